@@ -1,0 +1,1 @@
+"""Shows what the harness measured: tables, figures, HTML, Markdown and JUnit."""

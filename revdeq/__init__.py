@@ -1,0 +1,1 @@
+"""Reversible deep equilibrium models: solvers and adjoints for fixed points in PyTorch."""

@@ -1,0 +1,1 @@
+"""The harness: measures equilibrium solvers against references, and judges the measurements."""
