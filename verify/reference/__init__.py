@@ -1,0 +1,1 @@
+"""References: the same computation in another arithmetic, without torch."""

@@ -1,0 +1,213 @@
+"""Multiprecision floating point on object arrays of mpmath's mpf, in a context of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
+import mpmath
+import numpy as np
+from mpmath.libmp import from_float, from_int
+from numpy.typing import NDArray
+
+from verify.reference.arithmetic.protocol import Array, BoolArray
+
+
+def _object_array(x: Any) -> Array:
+    """An object array, also where numpy returned the bare element of a 0-d result."""
+    if isinstance(x, np.ndarray) and x.dtype == object:
+        return x
+    result = np.empty((), dtype=object)
+    result[()] = x
+    return result
+
+
+class Multiprecision:
+    """Round-to-nearest floating point with `digits` significant decimal digits.
+
+    The context is an `mpmath.MPContext` of this object alone, so `mpmath.mp` is neither read nor changed, and two
+    objects of different precision work side by side.
+
+    Args:
+        digits: significant decimal digits, at least 1.
+
+    Raises:
+        TypeError: digits is not an int.
+        ValueError: digits < 1.
+
+    References:
+        mpmath 1.3, "Contexts": https://mpmath.org/doc/current/contexts.html
+    """
+
+    def __init__(self, digits: int) -> None:
+        if isinstance(digits, bool) or not isinstance(digits, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"digits is {digits!r}; it must be an int, the number of significant decimal digits")
+        if digits < 1:
+            raise ValueError(f"digits is {digits}; it must be at least 1 (50 is the harness's usual choice)")
+        self.digits = digits
+        self.context: Any = mpmath.MPContext()
+        self.context.dps = digits
+        self._exp = self._elementwise(self.context.exp)
+        self._expm1 = self._elementwise(self.context.expm1)
+        self._log = self._elementwise(self.context.ln)
+        self._log1p = self._elementwise(self.context.log1p)
+        self._sqrt = self._elementwise(self.context.sqrt)
+        self._sin = self._elementwise(self.context.sin)
+        self._cos = self._elementwise(self.context.cos)
+        self._tanh = self._elementwise(self.context.tanh)
+        self._erf = self._elementwise(self.context.erf)
+        self._element = np.frompyfunc(self._convert_element, 1, 1)
+
+    @staticmethod
+    def _elementwise(function: Callable[[Any], Any]) -> Callable[[Array], Array]:
+        ufunc = np.frompyfunc(function, 1, 1)
+        return lambda x: _object_array(ufunc(x))
+
+    def _convert_element(self, value: Any) -> Any:
+        make = self.context.make_mpf
+        if hasattr(value, "_mpf_"):
+            return make(value._mpf_)
+        if isinstance(value, Integral):
+            return make(from_int(int(value)))
+        if isinstance(value, np.longdouble):
+            high = float(value)
+            return self.context.mpf(high) + self.context.mpf(float(value - np.longdouble(high)))
+        return make(from_float(float(value)))
+
+    @property
+    def name(self) -> str:
+        """The arithmetic and its precision."""
+        return f"mpmath, {self.digits} digits"
+
+    def convert(self, values: Any) -> Array:
+        """Float64, integer, bool or mpf values as elements of this context, not rounded."""
+        return _object_array(self._element(np.asarray(values)))
+
+    def to_float64(self, x: Array) -> NDArray[np.float64]:
+        """The nearest float64."""
+        return x.astype(np.float64)
+
+    def rounded(self, x: Array) -> Array:
+        """The array itself: every result is rounded to the working precision already."""
+        return x
+
+    def add(self, a: Array, b: Array) -> Array:
+        """Elementwise a + b."""
+        return _object_array(np.add(a, b))
+
+    def subtract(self, a: Array, b: Array) -> Array:
+        """Elementwise a - b."""
+        return _object_array(np.subtract(a, b))
+
+    def multiply(self, a: Array, b: Array) -> Array:
+        """Elementwise a b."""
+        return _object_array(np.multiply(a, b))
+
+    def divide(self, a: Array, b: Array) -> Array:
+        """Elementwise a / b; raises ZeroDivisionError for b = 0."""
+        return _object_array(np.true_divide(a, b))
+
+    def negative(self, x: Array) -> Array:
+        """-x."""
+        return _object_array(np.negative(x))
+
+    def absolute(self, x: Array) -> Array:
+        """|x|."""
+        return _object_array(np.absolute(x))
+
+    def power(self, x: Array, exponent: float) -> Array:
+        """Elementwise x ** exponent; raises ValueError where the result is not real."""
+        wanted: Any = exponent if isinstance(exponent, int) else self.context.mpf(exponent)
+        result = self._elementwise(lambda value: self.context.power(value, wanted))(x)
+        if any(isinstance(value, self.context.mpc) for value in result.flat):
+            raise ValueError(f"a negative number to the power {exponent} is not real; take an integer exponent")
+        return result
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """Matrix product; every inner product is summed exactly and rounded once (mpmath's fdot)."""
+        left, right = (a[None, :] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
+        batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+        rows = np.broadcast_to(left, batch + left.shape[-2:]).reshape(-1, *left.shape[-2:])
+        columns = np.broadcast_to(np.swapaxes(right, -1, -2), batch + right.shape[:-3:-1])
+        columns = columns.reshape(-1, *columns.shape[-2:])
+        fdot = self.context.fdot
+        result = np.empty((len(rows), rows.shape[1], columns.shape[1]), dtype=object)
+        for index in range(len(rows)):
+            row_lists, column_lists = rows[index].tolist(), columns[index].tolist()
+            for i, row in enumerate(row_lists):
+                for j, column in enumerate(column_lists):
+                    result[index, i, j] = fdot(row, column)
+        result = result.reshape(*batch, left.shape[-2], right.shape[-1])
+        if a.ndim == 1:
+            result = result[..., 0, :]
+        return result[..., 0] if b.ndim == 1 else result
+
+    def sum(self, x: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
+        """Sum over the axes, in order; an empty sum is zero."""
+        return _object_array(np.sum(x, axis=axis, keepdims=keepdims, initial=self.context.zero))
+
+    def exp(self, x: Array) -> Array:
+        """Elementwise exp x."""
+        return self._exp(x)
+
+    def expm1(self, x: Array) -> Array:
+        """Elementwise exp(x) - 1."""
+        return self._expm1(x)
+
+    def log(self, x: Array) -> Array:
+        """The natural logarithm; raises ValueError outside (0, inf)."""
+        if not self._all_at_least(x, strictly=True):
+            raise ValueError("log of a number that is not positive; the problem has left its domain")
+        return self._log(x)
+
+    def log1p(self, x: Array) -> Array:
+        """log(1 + x); raises ValueError outside (-1, inf)."""
+        if not self._all_at_least(x + self.context.one, strictly=True):
+            raise ValueError("log1p of a number that is not above -1; the problem has left its domain")
+        return self._log1p(x)
+
+    def sqrt(self, x: Array) -> Array:
+        """The square root; raises ValueError outside [0, inf)."""
+        if not self._all_at_least(x, strictly=False):
+            raise ValueError("sqrt of a negative number; the problem has left its domain")
+        return self._sqrt(x)
+
+    def _all_at_least(self, x: Any, *, strictly: bool) -> bool:
+        return all(value > 0 if strictly else value >= 0 for value in np.asarray(x, dtype=object).flat)
+
+    def sin(self, x: Array) -> Array:
+        """Elementwise sin x."""
+        return self._sin(x)
+
+    def cos(self, x: Array) -> Array:
+        """Elementwise cos x."""
+        return self._cos(x)
+
+    def tanh(self, x: Array) -> Array:
+        """Elementwise tanh x."""
+        return self._tanh(x)
+
+    def erf(self, x: Array) -> Array:
+        """The error function."""
+        return self._erf(x)
+
+    def maximum(self, a: Array, b: Array) -> Array:
+        """The greater of the two."""
+        return _object_array(np.maximum(a, b))
+
+    def minimum(self, a: Array, b: Array) -> Array:
+        """The lesser of the two."""
+        return _object_array(np.minimum(a, b))
+
+    def less(self, a: Array, b: Array) -> BoolArray:
+        """Elementwise a < b."""
+        return np.asarray(np.less(a, b), dtype=np.bool_)
+
+    def less_equal(self, a: Array, b: Array) -> BoolArray:
+        """Elementwise a <= b."""
+        return np.asarray(np.less_equal(a, b), dtype=np.bool_)
+
+    def where(self, condition: BoolArray, a: Array, b: Array) -> Array:
+        """Elementwise a where the condition holds, b elsewhere."""
+        return np.where(condition, a, b)
