@@ -1,0 +1,43 @@
+"""Rates of convergence and of forgetting of the reversible iteration, and of the methods that it competes with."""
+
+from .majorant import (
+    error_floor as error_floor,
+    forward_majorant as forward_majorant,
+    reverse_majorant as reverse_majorant,
+    step_matrix as step_matrix,
+)
+from .methods import (
+    forward_backward_rate as forward_backward_rate,
+    monotone_constants as monotone_constants,
+    peaceman_rachford_rate as peaceman_rachford_rate,
+    picard_rate as picard_rate,
+    relaxed_rate as relaxed_rate,
+)
+from .optimal import (
+    SPECTRA as SPECTRA,
+    AveragedOptimum as AveragedOptimum,
+    Spectrum as Spectrum,
+    averaged_eigenvalue as averaged_eigenvalue,
+    averaging_limit as averaging_limit,
+    balanced_beta as balanced_beta,
+    minimising_beta as minimising_beta,
+    optimal_averaging as optimal_averaging,
+    optimal_beta as optimal_beta,
+    optimal_rate as optimal_rate,
+    semi_axes as semi_axes,
+)
+from .reverse import (
+    ErrorGrowth as ErrorGrowth,
+    error_growth as error_growth,
+    gradient_growth as gradient_growth,
+    reverse_rate as reverse_rate,
+)
+from .spectral import (
+    ellipse_rate as ellipse_rate,
+    in_convergence_region as in_convergence_region,
+    paper_bound as paper_bound,
+    region_semi_axes as region_semi_axes,
+    spectral_rate as spectral_rate,
+    step_eigenvalues as step_eigenvalues,
+    worst_rate as worst_rate,
+)
