@@ -1,1 +1,17 @@
 """Reversible deep equilibrium models: solvers and adjoints for fixed points in PyTorch."""
+
+from revdeq.adjoint import (
+    Adjoint as Adjoint,
+    ImplicitAdjoint as ImplicitAdjoint,
+    ReversibleAdjoint as ReversibleAdjoint,
+    UnrolledAdjoint as UnrolledAdjoint,
+)
+from revdeq.solution import (
+    GradientError as GradientError,
+    Health as Health,
+    Result as Result,
+    Solution as Solution,
+    SolveError as SolveError,
+)
+from revdeq.solve import solve as solve
+from revdeq.solver import Relaxed as Relaxed, Reversible as Reversible, Solver as Solver

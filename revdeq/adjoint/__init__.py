@@ -1,0 +1,6 @@
+"""One way to differentiate per file."""
+
+from revdeq.adjoint.base import Adjoint as Adjoint
+from revdeq.adjoint.implicit import ImplicitAdjoint as ImplicitAdjoint
+from revdeq.adjoint.reversible import ReversibleAdjoint as ReversibleAdjoint
+from revdeq.adjoint.unrolled import UnrolledAdjoint as UnrolledAdjoint

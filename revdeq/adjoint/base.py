@@ -1,0 +1,113 @@
+"""What every adjoint offers: run a solver and give its result a gradient."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch._C._functorch import peek_interpreter_stack
+
+from revdeq.function import Function
+from revdeq.iterate import Outcome, iterate
+from revdeq.residual import Stopping
+from revdeq.solution import GradientError, Health
+from revdeq.solver.base import Evaluate, Solver
+from revdeq.tree import Leaves
+
+
+class Attached(NamedTuple):
+    """Differentiable leaves of the final states, and the outcome of the loop that made them.
+
+    Attributes:
+        z1: leaves of the final state in z0's dtypes.
+        y1: leaves of the coupled state, likewise; None where the solver has none.
+        outcome: steps, results and residual; its `state` is None, so that nothing holds on to the states.
+        health: what the backward pass will find out; None for adjoints that measure nothing there.
+    """
+
+    z1: Leaves
+    y1: Leaves | None
+    outcome: Outcome
+    health: Health | None
+
+
+class Adjoint(ABC):
+    """A way to differentiate what a solver returns."""
+
+    @abstractmethod
+    def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
+        """Iterate the solver on f and attach the gradient to its result.
+
+        Args:
+            f: the user's function, not yet evaluated.
+            solver: the iteration.
+            stopping: when it ends.
+
+        Raises:
+            TypeError: this adjoint cannot differentiate this solver; the sentence names one that can.
+        """
+
+
+def narrowed(leaves: Leaves, f: Function) -> Leaves:
+    """Return the leaves in the dtypes of z0."""
+    return tuple(leaf.to(start.dtype) for leaf, start in zip(leaves, f.z0, strict=True))
+
+
+def iterate_without_graph(evaluate: Evaluate, solver: Solver, stopping: Stopping, *, of: Function) -> Outcome:
+    """Run the loop without recording a graph, and find what f reads if a gradient may be wanted.
+
+    Args:
+        evaluate: the function `of`, or a wrapper that calls it.
+        solver: the iteration.
+        stopping: when it ends.
+        of: the user's function.
+
+    Raises:
+        GradientError: called inside torch.func transforms, where the backward pass of this adjoint cannot run.
+    """
+    stack: object | None = peek_interpreter_stack()
+    if stack is not None:
+        raise GradientError(
+            "this adjoint was called inside a torch.func transform (grad, vmap, jvp ...), which cannot run its "
+            "backward pass; use UnrolledAdjoint there."
+        )
+    if torch.is_grad_enabled():
+        of.record_reads()
+    with torch.no_grad():
+        return iterate(evaluate, solver, tuple(leaf.detach() for leaf in of.z0), stopping)
+
+
+def wants_gradient(f: Function) -> bool:
+    """Whether anything that f depends on requires grad, and grad mode is on."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in (*f.z0, *f.arg_tensors, *f.captured))
+
+
+class _NoSecondDerivative(torch.autograd.Function):
+    """The identity on gradients that were computed without a graph; differentiating them raises."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, count: int, *tensors: torch.Tensor) -> Leaves:
+        return tuple(t.view_as(t) for t in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: torch.Tensor) -> torch.Tensor:
+        raise GradientError(
+            "second derivatives were asked of an adjoint that has only first ones; use UnrolledAdjoint to "
+            "differentiate the gradient."
+        )
+
+
+def refuse_second_derivative(
+    grads: tuple[torch.Tensor | None, ...], sources: tuple[torch.Tensor | None, ...]
+) -> tuple[torch.Tensor | None, ...]:
+    """Return the gradients so that differentiating them raises, where the caller records a graph of the backward pass.
+
+    Args:
+        grads: gradients computed without a graph; None for those not needed.
+        sources: the tensors on which they depend.
+    """
+    if not torch.is_grad_enabled():
+        return grads
+    present = [g for g in grads if g is not None]
+    anchors = [t for t in sources if t is not None and t.requires_grad]
+    guarded = iter(_NoSecondDerivative.apply(len(present), *present, *anchors) if present else ())
+    return tuple(None if g is None else next(guarded) for g in grads)

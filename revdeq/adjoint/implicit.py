@@ -1,0 +1,149 @@
+"""The gradient of the fixed point by the implicit function theorem."""
+
+from typing import Any, NamedTuple
+
+import torch
+
+from revdeq.adjoint.base import (
+    Adjoint,
+    Attached,
+    iterate_without_graph,
+    narrowed,
+    refuse_second_derivative,
+    wants_gradient,
+)
+from revdeq.function import Function, Linearisation
+from revdeq.iterate import Outcome, iterate
+from revdeq.residual import Stopping
+from revdeq.solution import GradientError, Health, Result
+from revdeq.solver.base import Solver
+from revdeq.solver.relaxed import Relaxed
+from revdeq.tree import Leaves
+
+
+class ImplicitAdjoint(Adjoint):
+    """Solve v = c + K^T v at the state z1 that the solver returned, K = df/dz at z1, and pull v back through one f.
+
+    The gradient is that of the fixed point z* = f(z*), not of the N steps taken: it is right as far as z1 is z*, and it
+    does not depend on z0, whose gradient is None. The cotangents of z1 and y1 are added, since both stand for z*.
+
+    Args:
+        rtol: relative tolerance of the adjoint equation, dimensionless; None for eps^(3/4) of z0's dtype, three
+            quarters of its digits.
+        atol: absolute tolerance in the unit of the cotangent.
+        max_steps: greatest number of steps of the linear solve, an int >= 0.
+        solver: iteration for the adjoint equation; None for `Relaxed(1.0)`, which converges where f contracts.
+        throw: whether a linear solve that misses its tolerance raises `GradientError`; otherwise the residual stands
+            in `Solution.health.adjoint_residual`.
+
+    Raises:
+        TypeError, ValueError: an argument is not of the kind said above.
+
+    References:
+        Bai, Kolter, Koltun, Deep Equilibrium Models, NeurIPS 2019, arXiv 1909.01377, theorem 1.
+        Christianson, Reverse accumulation and attractive fixed points, 1994, DOI 10.1080/10556789408805572.
+    """
+
+    def __init__(
+        self,
+        *,
+        rtol: float | None = None,
+        atol: float = 0.0,
+        max_steps: int = 1000,
+        solver: Solver | None = None,
+        throw: bool = True,
+    ) -> None:
+        if solver is not None and not isinstance(solver, Solver):
+            raise TypeError(f"solver is {solver!r}; it must be a solver such as Relaxed(1.0), or None.")
+        Stopping(max_steps, 0.0 if rtol is None else rtol, atol)  # validates all three
+        self.rtol, self.atol, self.max_steps = rtol, atol, max_steps
+        self.solver: Solver = Relaxed(1.0) if solver is None else solver
+        self.throw = throw
+
+    def __repr__(self) -> str:
+        return (
+            f"ImplicitAdjoint(rtol={self.rtol}, atol={self.atol}, max_steps={self.max_steps}, solver={self.solver!r})"
+        )
+
+    def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
+        """Iterate without a graph and attach the implicit gradient; see `Adjoint.run`."""
+        outcome = iterate_without_graph(f, solver, stopping, of=f)
+        z1 = narrowed(solver.estimate(outcome.state), f)
+        coupled = solver.coupled(outcome.state)
+        y1 = None if coupled is None else narrowed(coupled, f)
+        health = Health()
+        if wants_gradient(f):
+            states = z1 if y1 is None else (*z1, *y1)
+            final = _Implicit.apply(_Plan(f, self, health), states, f.constants, *f.z0, *f.arg_tensors, *f.captured)
+            z1, y1 = final[: len(z1)], None if y1 is None else final[len(z1) :]
+        return Attached(z1, y1, outcome._replace(state=None), health)
+
+
+class _Plan(NamedTuple):
+    f: Function
+    adjoint: ImplicitAdjoint
+    health: Health
+
+
+class _Implicit(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, states: Leaves, constants: Leaves, *sources: torch.Tensor) -> Leaves:
+        ctx.set_materialize_grads(False)
+        outputs = tuple(leaf.clone() for leaf in states)
+        ctx.plan = plan
+        count = len(plan.f.z0)
+        ctx.save_for_backward(*states[:count], *constants, *sources[count:])
+        ctx.first_source = count + len(constants)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        plan: _Plan = ctx.plan
+        f = plan.f
+        saved = ctx.saved_tensors
+        count = len(f.z0)
+        z1, sources = saved[:count], saved[ctx.first_source :]
+        args, captured = sources[: len(f.arg_tensors)], sources[len(f.arg_tensors) :]
+        needed = ctx.needs_input_grad[3 + count :]
+        replay = f.replay(args, needed[len(args) :])
+        with torch.no_grad():
+            c = tuple(_sum(cotangents[i::count], z) for i, z in enumerate(z1))
+            with replay.active():
+                at_z1 = replay.linearise(z1)
+                with torch.no_grad():
+                    v = _solve_adjoint_equation(plan, at_z1, c)
+                _, inputs = at_z1.pull_back(v)
+        remaining = iter(inputs)
+        from_args = [next(remaining) if t.requires_grad else None for t in f.arg_tensors]
+        from_captured = [next(remaining) if need else None for need in needed[len(args) :]]
+        grads = tuple(g if need else None for g, need in zip((*from_args, *from_captured), needed, strict=True))
+        guarded = refuse_second_derivative(grads, (*cotangents, *args, *captured))
+        return (None, None, None, *(None,) * count, *guarded)
+
+
+def _solve_adjoint_equation(plan: _Plan, at_z1: Linearisation, c: Leaves) -> Leaves:
+    adjoint, health = plan.adjoint, plan.health
+    rtol = max(torch.finfo(leaf.dtype).eps for leaf in c) ** 0.75 if adjoint.rtol is None else adjoint.rtol
+
+    def g(v: Leaves) -> Leaves:
+        pulled = at_z1.pull_back_state(v)
+        return tuple(x if p is None else x + p for x, p in zip(c, pulled, strict=True))
+
+    outcome: Outcome = iterate(g, adjoint.solver, c, Stopping(adjoint.max_steps, rtol, adjoint.atol))
+    assert outcome.residual is not None
+    worst = Result.from_code(int(outcome.sample_results.max())) if outcome.sample_results.numel() else Result.CONVERGED
+    health.passes += 1
+    health.adjoint_residual = float(outcome.residual.max()) if outcome.residual.numel() else 0.0
+    health.adjoint_steps = int(outcome.num_steps.max()) if outcome.num_steps.numel() else 0
+    if adjoint.throw and not worst.succeeded:
+        raise GradientError(
+            f"the adjoint equation of the implicit gradient was left with residual {health.adjoint_residual:.1e} after "
+            f"{health.adjoint_steps} steps (rtol {rtol:.1e}, atol {adjoint.atol:.1e}); give more max_steps, a looser "
+            "rtol, another solver, or use ReversibleAdjoint or UnrolledAdjoint, which need no fixed point."
+        )
+    return adjoint.solver.estimate(outcome.state)
+
+
+def _sum(cotangents: tuple[torch.Tensor | None, ...], like: torch.Tensor) -> torch.Tensor:
+    present = [c for c in cotangents if c is not None]
+    return torch.zeros_like(like) if not present else present[0] if len(present) == 1 else present[0] + present[1]

@@ -1,0 +1,29 @@
+"""Differentiation through the stored graph of every step."""
+
+from revdeq.adjoint.base import Adjoint, Attached, narrowed
+from revdeq.function import Function
+from revdeq.iterate import iterate
+from revdeq.residual import Stopping
+from revdeq.solver.base import Solver
+
+
+class UnrolledAdjoint(Adjoint):
+    """Autograd through all steps: the gradient of the N-step map, with memory that grows with N.
+
+    Works with every solver, under torch.func transforms, and for higher derivatives. It is the plain alternative
+    against which the others are compared.
+    """
+
+    def __repr__(self) -> str:
+        return "UnrolledAdjoint()"
+
+    def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
+        """Iterate with the graph recorded; see `Adjoint.run`."""
+        outcome = iterate(f, solver, f.z0, stopping)
+        coupled = solver.coupled(outcome.state)
+        return Attached(
+            narrowed(solver.estimate(outcome.state), f),
+            None if coupled is None else narrowed(coupled, f),
+            outcome._replace(state=None),
+            None,
+        )

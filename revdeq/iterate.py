@@ -1,0 +1,90 @@
+"""The loop that every solve runs: evaluate, judge each sample, step."""
+
+from typing import NamedTuple
+
+import torch
+
+from revdeq.residual import Stopping, per_sample, residual_norm, sample_finite, sample_shape
+from revdeq.solution import Result
+from revdeq.solver.base import Evaluate, Solver, State
+from revdeq.tree import Leaves, flatten, unflatten
+
+
+class Outcome(NamedTuple):
+    """Where a loop ended.
+
+    Attributes:
+        state: the solver's final state.
+        num_steps: int64 tensor of the steps taken, per sample.
+        sample_results: int8 tensor of `Result.code`, per sample.
+        residual: `||f(z) - z||` per sample at the estimate returned; None after a fixed number of steps.
+    """
+
+    state: State
+    num_steps: torch.Tensor
+    sample_results: torch.Tensor
+    residual: torch.Tensor | None
+
+
+def iterate(f: Evaluate, solver: Solver, z0: Leaves, stopping: Stopping) -> Outcome:
+    """Run the solver from z0 until `stopping` says so.
+
+    With a fixed number of steps N this takes exactly N * solver.evaluations_per_step evaluations of f and never waits
+    for the device. With tolerances, a sample whose residual meets them (or that turns non-finite) keeps its state from
+    then on, so that a batch gives what the loop over its samples gives; the residual judged is that of the very state
+    returned, which costs one evaluation more than the steps taken.
+
+    Args:
+        f: evaluates the function on flat leaves.
+        solver: the iteration.
+        z0: leaves of the start state.
+        stopping: fixed number of steps, or tolerances.
+    """
+    if stopping.by_tolerance:
+        return _iterate_to_tolerance(f, solver, z0, stopping)
+    state = solver.init(z0)
+    for n in range(stopping.max_steps):
+        state = solver.step(f, state, f(solver.estimate(state)), n)
+    shape, device = sample_shape(z0), z0[0].device
+    finite = sample_finite(solver.estimate(state))
+    coupled = solver.coupled(state)
+    if coupled is not None:
+        finite = finite & sample_finite(coupled)
+    results = torch.where(finite, Result.STEPS_COMPLETED.code, Result.NONFINITE.code).to(torch.int8)
+    return Outcome(state, torch.full(shape, stopping.max_steps, dtype=torch.int64, device=device), results, None)
+
+
+def _iterate_to_tolerance(f: Evaluate, solver: Solver, z0: Leaves, stopping: Stopping) -> Outcome:
+    shape, device = sample_shape(z0), z0[0].device
+    state = solver.init(z0)
+    num_steps = torch.zeros(shape, dtype=torch.int64, device=device)
+    results = torch.full(shape, Result.MAX_STEPS_REACHED.code, dtype=torch.int8, device=device)
+    active = torch.ones(shape, dtype=torch.bool, device=device)
+    residual = torch.zeros(shape, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+    for n in range(stopping.max_steps + 1):
+        value = f(solver.estimate(state))
+        with torch.no_grad():
+            # What f received is the estimate rounded to z0's dtype, which is also what the solve returns.
+            received = tuple(z.to(start.dtype) for z, start in zip(solver.estimate(state), z0, strict=True))
+            now = residual_norm(value, received)
+            residual = torch.where(active, now, residual)
+            met = active & stopping.converged(value, now)
+            broken = active & ~torch.isfinite(now)
+            results = results.masked_fill(met, Result.CONVERGED.code).masked_fill(broken, Result.NONFINITE.code)
+            active = active & ~met & ~broken
+        if n == stopping.max_steps or not bool(active.any()):
+            break
+        state = _where(active, solver.step(f, state, value, n), state)
+        num_steps = num_steps + active
+    return Outcome(state, num_steps, results, residual)
+
+
+def _where(active: torch.Tensor, new: State, old: State) -> State:
+    """Return `new` for the active samples and `old` for the others."""
+    new_leaves, structure = flatten(new)
+    old_leaves, _ = flatten(old)
+    chosen = [
+        torch.where(per_sample(active, a), a, b) if isinstance(a, torch.Tensor) else a
+        for a, b in zip(new_leaves, old_leaves, strict=True)
+    ]
+    return unflatten(chosen, structure)

@@ -1,0 +1,112 @@
+"""The one residual, `||f(z) - z||` per sample, and the one rule by which a solve stops."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from revdeq.tree import Leaves
+
+
+def sample_shape(leaves: Leaves) -> tuple[int, ...]:
+    """Return `(B,)` where dimension 0 of every leaf counts B samples, and `()` where the state is one sample.
+
+    Dimension 0 counts samples when every leaf has at least two dimensions and all agree in the first. A vector is one
+    sample: give a batch of scalars the shape (B, 1).
+    """
+    sizes = {leaf.shape[0] if leaf.ndim >= 2 else -1 for leaf in leaves}
+    if len(sizes) == 1 and -1 not in sizes:
+        return (sizes.pop(),)
+    return ()
+
+
+def sample_norm(leaves: Leaves) -> torch.Tensor:
+    """Return the 2-norm of the state per sample, shape `sample_shape(leaves)`, in float64 where the device has it.
+
+    Args:
+        leaves: tensors of one state.
+    """
+    shape = sample_shape(leaves)
+    wide = torch.float32 if leaves[0].device.type == "mps" else torch.float64
+    norms = [
+        torch.linalg.vector_norm(
+            leaf.reshape(*shape, -1) if leaf.numel() else leaf.new_zeros(*shape, 1), dim=-1, dtype=wide
+        )
+        for leaf in leaves
+    ]
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
+
+
+def _flat(leaf: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    return leaf.reshape(*shape, -1) if leaf.numel() else leaf.new_zeros(*shape, 1)
+
+
+def sample_finite(leaves: Leaves) -> torch.Tensor:
+    """Return whether every component is finite, per sample: a bool tensor of shape `sample_shape(leaves)`."""
+    shape = sample_shape(leaves)
+    flags = [torch.isfinite(_flat(leaf, shape)).all(dim=-1) for leaf in leaves]
+    return flags[0] if len(flags) == 1 else torch.stack(flags).all(dim=0)
+
+
+def residual_norm(function_of_z: Leaves, z: Leaves) -> torch.Tensor:
+    """Return `||f(z) - z||` in the 2-norm per sample.
+
+    Args:
+        function_of_z: the leaves of f(z).
+        z: the leaves of z as f received it, in the same dtypes.
+    """
+    return sample_norm(tuple(fz - x for fz, x in zip(function_of_z, z, strict=True)))
+
+
+def per_sample(flag: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
+    """Return the per-sample tensor `flag` with trailing dimensions added, so that it broadcasts against `leaf`."""
+    return flag.reshape(flag.shape + (1,) * (leaf.ndim - flag.ndim))
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When to stop: after `max_steps` steps, or earlier where `||f(z) - z|| <= atol + rtol ||f(z)||`.
+
+    Args:
+        max_steps: number of steps, an int >= 0.
+        rtol: relative tolerance, dimensionless; None together with `atol` for a fixed number of steps.
+        atol: absolute tolerance in the unit of z.
+
+    Raises:
+        TypeError: max_steps is not an int, or a tolerance is not a number.
+        ValueError: max_steps < 0; one tolerance without the other; a tolerance that is negative or not finite.
+    """
+
+    max_steps: int
+    rtol: float | None = None
+    atol: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_steps, bool) or not isinstance(self.max_steps, int):
+            raise TypeError(f"max_steps is {self.max_steps!r}; it must be an int >= 0, such as 8.")
+        if self.max_steps < 0:
+            raise ValueError(f"max_steps is {self.max_steps}; it must be an int >= 0, such as 8.")
+        # One tolerance without the other would silently mean zero for the missing one.
+        if (self.rtol is None) != (self.atol is None):
+            raise ValueError(
+                f"rtol is {self.rtol} and atol is {self.atol}; give both to stop by tolerance, "
+                "or neither to take exactly max_steps steps."
+            )
+        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{name} is {value!r}; it must be a finite number >= 0.")
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value}; it must be a finite number >= 0.")
+
+    @property
+    def by_tolerance(self) -> bool:
+        """Whether tolerances were given."""
+        return self.rtol is not None
+
+    def converged(self, function_of_z: Leaves, residual: torch.Tensor) -> torch.Tensor:
+        """Return per sample whether `residual <= atol + rtol ||f(z)||`; False where either side is NaN."""
+        assert self.rtol is not None
+        assert self.atol is not None
+        return residual <= self.atol + self.rtol * sample_norm(function_of_z)

@@ -1,0 +1,115 @@
+"""The entry point: find a fixed point of a function, differentiably."""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+
+from revdeq.adjoint.base import Adjoint
+from revdeq.function import Function
+from revdeq.residual import Stopping, residual_norm
+from revdeq.solution import Result, Solution, SolveError
+from revdeq.solver.base import Solver
+from revdeq.tree import Leaves, Tree, unflatten
+
+
+def solve(
+    function: Callable[[Tree, Tree], Tree],
+    z0: Tree,
+    args: Tree = (),
+    *,
+    solver: Solver,
+    adjoint: Adjoint,
+    max_steps: int,
+    rtol: float | None = None,
+    atol: float | None = None,
+    throw: bool = True,
+) -> Solution:
+    """Iterate z = function(z, args) from z0 and return the final states, with gradients as the adjoint defines them.
+
+    Gradients reach z0 (where the adjoint has one), every tensor of args, every parameter of an nn.Module and every
+    captured tensor that requires grad. Without tolerances exactly max_steps steps are taken; with `throw=False` this
+    never waits for the device. With tolerances each sample stops by itself when
+
+        ||function(z) - z|| <= atol + rtol ||function(z)||        (2-norm over the sample)
+
+    and the residual is that of the very z returned. Dimension 0 counts samples when all leaves have at least two
+    dimensions and agree in the first; else the state is one sample.
+
+    Args:
+        function: callable of (z, args) that returns the next z: same structure, shapes, dtypes and device as z0.
+        z0: start state, a tensor or pytree of tensors of real floating dtypes on one device.
+        args: any pytree, handed to function unchanged.
+        solver: how to iterate, such as `Reversible(0.8)`.
+        adjoint: how to differentiate, such as `ReversibleAdjoint()`.
+        max_steps: number of steps, or the greatest number where tolerances are given; an int >= 0.
+        rtol: relative tolerance, dimensionless, or None.
+        atol: absolute tolerance in the unit of z, or None; both or neither.
+        throw: whether a failure raises; otherwise it stands in `Solution.result`.
+
+    Returns:
+        The solution; z1 and y1 have the structure and dtypes of z0.
+
+    Raises:
+        TypeError, ValueError: an argument, or what function returns, is not as said above.
+        SolveError: the solve failed and throw is true; its `result` says how.
+        GradientError: a gradient would be lost or cannot be computed with this adjoint.
+    """
+    if not isinstance(solver, Solver):
+        raise TypeError(f"solver is {solver!r}; it must be a solver such as Reversible(0.8).")
+    if not isinstance(adjoint, Adjoint):
+        raise TypeError(f"adjoint is {adjoint!r}; it must be an adjoint such as ReversibleAdjoint().")
+    stopping = Stopping(max_steps, rtol, atol)
+    return _solve_untraced(Function(function, z0, args), solver, adjoint, stopping, throw)
+
+
+def _solve(f: Function, solver: Solver, adjoint: Adjoint, stopping: Stopping, throw: bool) -> Solution:
+    attached = adjoint.run(f, solver, stopping)
+    f.finish()
+    outcome = attached.outcome
+    solution = Solution(
+        z1=unflatten(attached.z1, f.structure),
+        y1=None if attached.y1 is None else unflatten(attached.y1, f.structure),
+        num_steps=outcome.num_steps,
+        sample_results=outcome.sample_results,
+        health=attached.health,
+        _residual=_Residual(f, attached.z1, outcome.residual),
+    )
+    if throw and not solution.result.succeeded:
+        raise SolveError(solution.result, _failure(solution, stopping))
+    return solution
+
+
+# torch.compile runs the solve as it is: the loop and its backward pass are not traced.
+_solve_untraced = cast(Callable[[Function, Solver, Adjoint, Stopping, bool], Solution], torch.compiler.disable(_solve))
+
+
+class _Residual:
+    """The residual of the returned state: known, or evaluated when first asked for."""
+
+    def __init__(self, f: Function, z1: Leaves, known: torch.Tensor | None) -> None:
+        self._f, self._z1, self._known = f, tuple(z.detach() for z in z1), known
+
+    def __call__(self) -> torch.Tensor:
+        if self._known is None:
+            # Nothing needs a gradient here: a replay brings back the surroundings and leaves no trace.
+            replay = self._f.replay(self._f.arg_tensors, [False] * len(self._f.captured))
+            with replay.active(), torch.no_grad():
+                self._known = residual_norm(replay.evaluate(self._z1), self._z1)
+        return self._known
+
+
+def _failure(solution: Solution, stopping: Stopping) -> str:
+    """Return one clause that says which samples failed, and by how much."""
+    worst = solution.result
+    failed = (solution.sample_results == worst.code).reshape(-1).nonzero().reshape(-1).tolist()
+    which = ", ".join(map(str, failed[:8])) + (" ..." if len(failed) > 8 else "")
+    steps = solution.num_steps.reshape(-1)[failed].tolist()
+    when = f"after {min(steps)} steps" if min(steps) == max(steps) else f"after {min(steps)} to {max(steps)} steps"
+    if worst is Result.NONFINITE:
+        return f"The state or the function's value is not finite in sample {which} {when}."
+    residual = float(solution.residual.reshape(-1)[failed].max())
+    return (
+        f"The residual of sample {which} is {residual:.2e} {when}, above atol {stopping.atol} + rtol {stopping.rtol} "
+        "times the norm of the function's value."
+    )

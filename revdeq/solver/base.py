@@ -1,0 +1,78 @@
+"""What every solver offers: how to start, how to take one step, and which state it would return."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeAlias
+
+from revdeq.tree import Leaves
+
+
+Evaluate: TypeAlias = Callable[[Leaves], Leaves]
+"""f on flat leaves: takes a state in z0's dtype or a wider one, returns the value in f's dtype."""
+
+State: TypeAlias = Any
+"""What a solver carries from step to step: a pytree whose tensors have the samples in dimension 0."""
+
+
+class Solver(ABC):
+    """An iteration for z = f(z). A solver iterates; how its result is differentiated is the adjoint's affair.
+
+    Attributes:
+        evaluations_per_step: evaluations of f in one step, the one that `step` is given included.
+    """
+
+    evaluations_per_step: ClassVar[int]
+
+    @abstractmethod
+    def init(self, z0: Leaves) -> State:
+        """Return the state at the start.
+
+        Args:
+            z0: leaves of the start state.
+        """
+
+    @abstractmethod
+    def step(self, f: Evaluate, state: State, value: Leaves, n: int) -> State:
+        """Return the state after step n.
+
+        Args:
+            f: evaluates the function.
+            state: the state before the step; it is not changed.
+            value: f at `estimate(state)`, already evaluated.
+            n: index of the step, from 0.
+        """
+
+    @abstractmethod
+    def estimate(self, state: State) -> Leaves:
+        """Return z, the leaves at which the residual is taken and that the solve would return now."""
+
+    def coupled(self, state: State) -> Leaves | None:
+        """Return y, the leaves of the second coupled state, or None for a solver that has none."""
+        return None
+
+
+def validated_beta(beta: object, *, below: float, excluded: tuple[float, ...] = ()) -> float:
+    """Return beta as a float.
+
+    Args:
+        beta: what the user gave.
+        below: the upper end of the open interval (0, below) that is allowed.
+        excluded: values inside it that are refused.
+
+    Raises:
+        TypeError: beta is not a real number.
+        ValueError: beta is NaN or outside the interval, or excluded.
+    """
+    allowed = f"a number with 0 < beta < {below:g}" + "".join(f", not {x:g}" for x in excluded)
+    if isinstance(beta, bool) or not isinstance(beta, int | float):
+        raise TypeError(f"beta is {beta!r}; it must be {allowed}, such as 0.5.")
+    value = float(beta)
+    if math.isnan(value) or not 0.0 < value < below:
+        raise ValueError(f"beta is {beta!r}; it must be {allowed}, such as 0.5.")
+    if value in excluded:
+        raise ValueError(
+            f"beta is {beta!r}; at 1 the step forgets its start and cannot be reversed (it divides by 1 - beta), "
+            f"so give {allowed}, such as 0.9 or 1.1."
+        )
+    return value
