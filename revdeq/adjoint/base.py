@@ -64,8 +64,7 @@ def iterate_without_graph(evaluate: Evaluate, solver: Solver, stopping: Stopping
     Raises:
         GradientError: called inside torch.func transforms, where the backward pass of this adjoint cannot run.
     """
-    stack: object | None = peek_interpreter_stack()
-    if stack is not None:
+    if peek_interpreter_stack():
         raise GradientError(
             "this adjoint was called inside a torch.func transform (grad, vmap, jvp ...), which cannot run its "
             "backward pass; use UnrolledAdjoint there."
