@@ -1,19 +1,19 @@
 """Rates of convergence and of forgetting of the reversible iteration, and of the methods that it competes with."""
 
-from .majorant import (
+from revdeq.rates.majorant import (
     error_floor as error_floor,
     forward_majorant as forward_majorant,
     reverse_majorant as reverse_majorant,
     step_matrix as step_matrix,
 )
-from .methods import (
+from revdeq.rates.methods import (
     forward_backward_rate as forward_backward_rate,
     monotone_constants as monotone_constants,
     peaceman_rachford_rate as peaceman_rachford_rate,
     picard_rate as picard_rate,
     relaxed_rate as relaxed_rate,
 )
-from .optimal import (
+from revdeq.rates.optimal import (
     SPECTRA as SPECTRA,
     AveragedOptimum as AveragedOptimum,
     Spectrum as Spectrum,
@@ -26,13 +26,14 @@ from .optimal import (
     optimal_rate as optimal_rate,
     semi_axes as semi_axes,
 )
-from .reverse import (
+from revdeq.rates.reverse import (
     ErrorGrowth as ErrorGrowth,
+    ellipse_points as ellipse_points,
     error_growth as error_growth,
     gradient_growth as gradient_growth,
     reverse_rate as reverse_rate,
 )
-from .spectral import (
+from revdeq.rates.spectral import (
     ellipse_rate as ellipse_rate,
     in_convergence_region as in_convergence_region,
     paper_bound as paper_bound,

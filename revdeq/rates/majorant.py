@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .arguments import checked_beta, checked_constant, checked_eigenvalue
+from revdeq.rates.arguments import checked_beta, checked_constant, checked_eigenvalue
 
 
 def step_matrix(kappa: complex | Tensor, beta: float | Tensor) -> Tensor:

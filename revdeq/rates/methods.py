@@ -5,7 +5,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from .arguments import checked_beta, checked_eigenvalue, checked_real, like_inputs
+from revdeq.rates.arguments import checked_beta, checked_eigenvalue, checked_real, like_inputs
 
 
 @overload

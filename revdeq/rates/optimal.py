@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .arguments import checked_constant, checked_real, checked_semi_axis, like_inputs
-from .reverse import ErrorGrowth, error_growth
+from revdeq.rates.arguments import checked_constant, checked_eigenvalue, checked_real, checked_semi_axis, like_inputs
+from revdeq.rates.reverse import error_growth
 
 
 Spectrum = Literal["any", "real", "imaginary", "ellipse"]
@@ -163,15 +163,7 @@ def averaging_limit(kappa: complex | Tensor) -> float | Tensor:
     return like_inputs(2 / (1 - part), kappa)
 
 
-def balanced_beta(
-    num_steps: int,
-    contraction_constant: float | None = None,
-    spectrum: Spectrum = "any",
-    *,
-    real: float | None = None,
-    imaginary: float | None = None,
-    state_dtype: torch.dtype = torch.float64,
-) -> float:
+def balanced_beta(num_steps: int, kappa: complex | Tensor, *, state_dtype: torch.dtype = torch.float64) -> float:
     """The beta that converges furthest in `num_steps` without reversal forgetting more than is gained.
 
     Minimises solution + u rounding of `error_growth` over beta: near 1 few steps converge but the inverse forgets
@@ -179,27 +171,32 @@ def balanced_beta(
 
     Args:
         num_steps: N >= 1 steps, each two evaluations of f.
-        contraction_constant: k, for "any" and "real" less than 1.
-        spectrum: "any", "real", "imaginary" or "ellipse".
-        real: semi-axis p < 1, with "ellipse".
-        imaginary: semi-axis q, with "ellipse".
+        kappa: eigenvalues of df/dz at the fixed point, or points of the boundary of a region that holds them
+            (`ellipse_points(*semi_axes(...), num_points)` for what is known of a spectrum).
         state_dtype: floating dtype of the coupled states; its unit roundoff is u.
 
     Raises:
-        ValueError: num_steps < 1, or as `optimal_beta`.
+        ValueError: num_steps < 1, an empty spectrum, or an eigenvalue for which no beta converges (|Re kappa| >= 1).
 
     References:
         (M1, M2).
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-    p, q = semi_axes(contraction_constant, spectrum, real=real, imaginary=imaginary)
+    eigenvalues = checked_eigenvalue(kappa)
+    furthest = float(eigenvalues.real.abs().max())
+    if not (furthest < 1):
+        raise ValueError(
+            f"kappa has an eigenvalue with |real part| = {furthest:.6g}, and no beta converges from 1 on: "
+            "take an averaged map (`optimal_averaging`) where the real part is <= -1"
+        )
     unit_roundoff = torch.finfo(state_dtype).eps / 2
 
-    def total(growth: ErrorGrowth) -> Tensor:
+    def error(betas: Tensor) -> Tensor:
+        growth = error_growth(betas, eigenvalues, num_steps)
         return (growth.solution + unit_roundoff * growth.rounding)[-1]
 
-    return minimising_beta(lambda betas: total(error_growth(betas, p, q, num_steps)))
+    return minimising_beta(error)
 
 
 def minimising_beta(objective: Callable[[Tensor], Tensor]) -> float:

@@ -6,7 +6,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from .arguments import checked_beta, checked_real, checked_semi_axis, like_inputs
+from revdeq.rates.arguments import checked_beta, checked_eigenvalue, checked_real, checked_semi_axis, like_inputs
 
 
 @overload
@@ -83,8 +83,29 @@ class ErrorGrowth:
     residual: Tensor
 
 
-def error_growth(beta: float | Tensor, real: float, imaginary: float, num_steps: int) -> ErrorGrowth:
-    """Predict, step by step, the errors for a normal df/dz with eigenvalues anywhere in an ellipse round 0.
+def ellipse_points(real: float, imaginary: float, num_points: int) -> Tensor:
+    """Points on the upper half of the ellipse round 0 with these semi-axes; of a segment, points all along it.
+
+    Args:
+        real: semi-axis p along the real axis, >= 0.
+        imaginary: semi-axis q along the imaginary axis, >= 0.
+        num_points: how many, at least 2; the points at both ends of the real axis are among them.
+
+    Returns:
+        complex128 tensor of shape (num_points,). Conjugates have equal rates, so half the boundary is enough.
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+    p, q = checked_semi_axis("real", real), checked_semi_axis("imaginary", imaginary)
+    if num_points < 2:
+        raise ValueError(f"num_points must be at least 2, got {num_points}")
+    angles = torch.linspace(0, torch.pi, num_points, dtype=torch.float64)
+    return torch.complex(p * torch.cos(angles), q * torch.sin(angles))
+
+
+def error_growth(beta: float | Tensor, kappa: complex | Tensor, num_steps: int) -> ErrorGrowth:
+    """Predict, step by step, the errors for a normal df/dz with the given eigenvalues.
 
     On an eigenvector with eigenvalue kappa the error of z after n steps from y0 = z0 is m_n(kappa) = (0 1) M^n (1 1)^T,
     M = `step_matrix`, and with m_n' its derivative in kappa
@@ -93,14 +114,13 @@ def error_growth(beta: float | Tensor, real: float, imaginary: float, num_steps:
         truncation  max |m_n| + |1 - kappa| |m_n'|        (the weight gradient of a linear layer, relative)
         rounding    sum_{j<n} max (||M^j||_2 / |1-beta|^j)^2
 
-    All are subharmonic in kappa, so the boundary of the ellipse holds their maxima. With ||M^j|| ~ rho^j the last is
-    the geometric sum of G^j; it also counts the double eigenvalue at the optimal beta, where ||M^j|| ~ j rho^j.
-    For a non-normal or non-linear map these are estimates, not bounds.
+    each largest over kappa. All are subharmonic in kappa: for a region of eigenvalues give points of its boundary
+    (`ellipse_points`). With ||M^j|| ~ rho^j the last is the geometric sum of G^j; it also counts the double eigenvalue
+    at the optimal beta, where ||M^j|| ~ j rho^j. For a non-normal or non-linear map these are estimates, not bounds.
 
     Args:
         beta: relaxation parameter(s), > 0 and different from 1.
-        real: semi-axis p of the ellipse along the real axis, >= 0.
-        imaginary: semi-axis q along the imaginary axis, >= 0.
+        kappa: eigenvalues of df/dz at the fixed point, shape (K,) or a single one.
         num_steps: N >= 0.
 
     Returns:
@@ -113,22 +133,19 @@ def error_growth(beta: float | Tensor, real: float, imaginary: float, num_steps:
         (M1, M2).
     """
     b = checked_beta(beta, reversible=True)
-    p, q = checked_semi_axis("real", real), checked_semi_axis("imaginary", imaginary)
+    eigenvalues = checked_eigenvalue(kappa).flatten()
     if num_steps < 0:
         raise ValueError(f"num_steps must be at least 0, got {num_steps}")
-    # m_n has degree 2 n in kappa: that many points along half the boundary resolve it, and conjugates are equal.
-    angles = torch.linspace(0, torch.pi, max(17, min(4 * num_steps, 128) + 1), dtype=torch.float64)
-    kappa = torch.complex(p * torch.cos(angles), q * torch.sin(angles))
     b = b[..., None]
-    a, w = 1 - b, b * kappa
+    a, w = 1 - b, b * eigenvalues
     y = z = torch.ones_like(w)
     dy = dz = torch.zeros_like(w)
     power = (torch.ones_like(w), torch.zeros_like(w), torch.zeros_like(w), torch.ones_like(w))
-    initial_residual = (1 - kappa).abs().amax()
+    initial_residual = (1 - eigenvalues).abs().amax()
     rounding = torch.zeros(torch.broadcast_shapes(b.shape[:-1]), dtype=torch.float64)
     history: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for n in range(num_steps + 1):
-        distance, defect = z.abs(), (1 - kappa).abs()
+        distance, defect = z.abs(), (1 - eigenvalues).abs()
         history.append(
             (
                 distance.amax(-1),

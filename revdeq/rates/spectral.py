@@ -5,7 +5,14 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from .arguments import checked_beta, checked_constant, checked_eigenvalue, checked_real, checked_semi_axis, like_inputs
+from revdeq.rates.arguments import (
+    checked_beta,
+    checked_constant,
+    checked_eigenvalue,
+    checked_real,
+    checked_semi_axis,
+    like_inputs,
+)
 
 
 def step_eigenvalues(kappa: complex | Tensor, beta: float | Tensor) -> tuple[Tensor, Tensor]:
