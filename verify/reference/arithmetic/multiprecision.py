@@ -70,7 +70,7 @@ class Multiprecision:
             return make(value._mpf_)
         if isinstance(value, Integral):
             return make(from_int(int(value)))
-        if isinstance(value, np.longdouble):
+        if getattr(value, "dtype", None) == np.longdouble:
             high = float(value)
             return self.context.mpf(high) + self.context.mpf(float(value - np.longdouble(high)))
         return make(from_float(float(value)))
