@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from revdeq.tree import Tree, flatten, unflatten
+from revdeq.tree import Structure, Tree, flatten, unflatten
 
 
 @dataclass(frozen=True)
@@ -35,31 +35,36 @@ def memory_of(
     """Count the bytes of a solve with `num_steps` reversible steps from z.
 
     Args:
-        function: callable of (z, args) that returns the structure of z; evaluated once.
+        function: callable of (z, args) that returns the structure of z; evaluated twice.
         z: a state, a tensor or pytree of tensors.
         args: any pytree.
         state_dtype: dtype of the coupled states.
         num_steps: steps, each two evaluations of f.
     """
-    leaves, _ = flatten(z)
+    leaves, structure = flatten(z)
     components = sum(leaf.numel() for leaf in leaves)
-    graph = _saved_bytes(function, z, args)
     width = torch.finfo(state_dtype).bits // 8
-    return Memory(states=4 * components * width, graph=graph, unrolled=2 * num_steps * graph + 2 * components * width)
+    # Both graphs are alive at once, so storages that they share (weights, say) are those an unrolled solve keeps once.
+    first, one_end = _saved_storages(function, leaves, structure, args)
+    second, other_end = _saved_storages(function, leaves, structure, args)
+    shared = sum(size for address, size in first.items() if address in second)
+    del one_end, other_end
+    graph = sum(first.values())
+    unrolled = shared + 2 * num_steps * (graph - shared) + 2 * components * width
+    return Memory(states=4 * components * width, graph=graph, unrolled=unrolled)
 
 
-def _saved_bytes(function: Callable[[Tree, Tree], Tree], z: Tree, args: Tree) -> int:
-    """Count the bytes that autograd saves in one evaluation, each storage once."""
-    seen: dict[int, int] = {}
+def _saved_storages(
+    function: Callable[[Tree, Tree], Tree], leaves: list[Tensor], structure: Structure, args: Tree
+) -> tuple[dict[int, int], Tree]:
+    """Return address and bytes of each storage that autograd saves in one evaluation, and the graph's end."""
+    saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        seen[storage.data_ptr()] = storage.nbytes()
+        saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    leaves, structure = flatten(z)
-    tracked = [leaf.detach().requires_grad_() for leaf in leaves]
+    tracked = [leaf.detach().clone().requires_grad_() for leaf in leaves]
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        value = function(unflatten(tracked, structure), args)
-    del value
-    return sum(seen.values())
+        return saved, function(unflatten(tracked, structure), args)

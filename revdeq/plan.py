@@ -291,7 +291,7 @@ def _eigenvalues(
     estimate = extreme_eigenvalues(function, z, args)
     if not (max(estimate.real_max, -estimate.real_min) < 1):
         raise PlanError(
-            f"df/dz has eigenvalues with real parts from {estimate.real_min:.4g} to {estimate.real_max:.4g} (estimated) "
+            f"df/dz has eigenvalues with real part from {estimate.real_min:.4g} to {estimate.real_max:.4g} (estimate), "
             "and no beta converges outside (-1, 1): an averaged map helps below -1, a smaller gain of f above 1"
         )
     words = f"{len(estimate.ritz_values)} eigenvalues estimated at z, moduli up to {estimate.radius:.4g}"
