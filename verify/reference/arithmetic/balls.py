@@ -36,7 +36,8 @@ class Balls:
 
     The precision is this object's; python-flint's global one is set for the length of an operation and given back.
     Matrix products go to `arb_mat`, and the matrix made of an array that is marked read-only is kept for as long as
-    the array lives, so a weight is converted once.
+    the array lives, so a weight is converted once. One element object stands for one number, wherever copies of it
+    are: comparing an element with itself is decided, however wide its ball.
 
     Args:
         bits: working precision of the midpoints.
@@ -88,6 +89,11 @@ class Balls:
             return self._element(int(value))
         raise TypeError(f"{value!r} of type {type(value).__name__} has no exact ball; give float64, integers or bools")
 
+    def pi(self) -> Array:
+        """The circle's number, as a 0-d array."""
+        with flint_precision(self.bits):
+            return object_array(self._element(arb.pi()))
+
     def to_float64(self, x: Array) -> NDArray[np.float64]:
         """The nearest float64 of every midpoint."""
         return np.array([float(value) for value in x.ravel().tolist()], dtype=np.float64).reshape(x.shape)
@@ -117,8 +123,9 @@ class Balls:
             return object_array(np.true_divide(a, b))
 
     def negative(self, x: Array) -> Array:
-        """-x, exactly."""
-        return object_array(np.negative(x))
+        """-x, exact for what this arithmetic has rounded."""
+        with flint_precision(self.bits):
+            return object_array(np.negative(x))
 
     def absolute(self, x: Array) -> Array:
         """|x|."""
@@ -212,14 +219,14 @@ class Balls:
         return self._map(self._element.erf, x)
 
     def maximum(self, a: Array, b: Array) -> Array:
-        """The greater of the two: a ball round both where they overlap, for the maximum is continuous."""
+        """The greater of the two: one of them where that is clear, else a ball round both, for max is continuous."""
         with flint_precision(self.bits):
-            return object_array(np.frompyfunc(self._element.max, 2, 1)(a, b))
+            return object_array(np.frompyfunc(lambda x, y: x if x >= y else y if y >= x else x.max(y), 2, 1)(a, b))
 
     def minimum(self, a: Array, b: Array) -> Array:
-        """The lesser of the two: a ball round both where they overlap."""
+        """The lesser of the two: one of them where that is clear, else a ball round both, for min is continuous."""
         with flint_precision(self.bits):
-            return object_array(np.frompyfunc(self._element.min, 2, 1)(a, b))
+            return object_array(np.frompyfunc(lambda x, y: x if x <= y else y if y <= x else x.min(y), 2, 1)(a, b))
 
     def less(self, a: Array, b: Array) -> BoolArray:
         """Elementwise a < b.
@@ -244,19 +251,20 @@ class Balls:
         left, right = np.broadcast_arrays(a, b)
         decisions: list[bool] = []
         for one, other in zip(left.ravel().tolist(), right.ravel().tolist(), strict=True):
-            x, y = self._real(one), self._real(other)
-            if x < y:
-                decisions.append(True)
-            elif x > y:
-                decisions.append(False)
-            elif x.is_exact() and y.is_exact() and x == y:
-                self.ties += 1
+            if one is other:
                 decisions.append(not strictly)
+                continue
+            x, y = self._real(one), self._real(other)
+            if x < y if strictly else x <= y:
+                decisions.append(True)
+            elif x >= y if strictly else x > y:
+                decisions.append(False)
             else:
                 raise Undecided(
                     f"whether {x.str(8)} is below {y.str(8)} cannot be decided at {self.bits} bits: "
                     "the balls overlap, so the point may lie on a kink; raise the precision"
                 )
+            self.ties += x.is_exact() and y.is_exact() and x == y
         return np.array(decisions, dtype=np.bool_).reshape(left.shape)
 
     def where(self, condition: BoolArray, a: Array, b: Array) -> Array:

@@ -1,0 +1,166 @@
+"""Which tensors a function reads besides its inputs, what they are called, and how to put others in their place."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_iter, tree_map_only
+
+
+class Recording(TorchFunctionMode):
+    """Remembers every tensor that enters a torch function and was neither given nor made inside the block.
+
+    Args:
+        given: tensors that the function receives as inputs.
+    """
+
+    def __init__(self, given: list[torch.Tensor]) -> None:
+        super().__init__()
+        self._known = {id(tensor): tensor for tensor in given}
+        self.captured: list[torch.Tensor] = []
+        self._before: list[tuple[torch.Tensor, int, torch.Tensor]] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        for tensor in _tensors((args, kwargs)):
+            if id(tensor) not in self._known:
+                self._known[id(tensor)] = tensor
+                self.captured.append(tensor)
+                self._before.append((tensor, tensor._version, tensor.detach().clone()))
+        result = func(*args, **kwargs)
+        # The references keep the tensors alive, so an id is never met again on another tensor.
+        self._known.update({id(tensor): tensor for tensor in _tensors(result)})
+        return result
+
+    def restore(self) -> list[torch.Tensor]:
+        """Undo what the function wrote into captured tensors, and say which ones it wrote into."""
+        written = [(tensor, copy) for tensor, version, copy in self._before if tensor._version != version]
+        with torch.no_grad():
+            for tensor, copy in written:
+                tensor.copy_(copy)
+        return [tensor for tensor, _ in written]
+
+
+class Substitution(TorchFunctionMode):
+    """Hands other tensors to every torch function in place of given ones: the same function at other captured values.
+
+    Args:
+        pairs: what stands in for what, as (original, replacement).
+    """
+
+    def __init__(self, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        super().__init__()
+        self._originals = [original for original, _ in pairs]
+        self._replacements = {id(original): replacement for original, replacement in pairs}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        def replacement(tensor: torch.Tensor) -> torch.Tensor:
+            return self._replacements.get(id(tensor), tensor)
+
+        options: dict[str, Any] = tree_map_only(torch.Tensor, replacement, kwargs or {})
+        return func(*tree_map_only(torch.Tensor, replacement, args), **options)
+
+
+def _tensors(tree: Any) -> Iterator[torch.Tensor]:
+    return (leaf for leaf in tree_iter(tree) if isinstance(leaf, torch.Tensor))
+
+
+def names_of_tensors(function: Callable[..., Any]) -> dict[int, str]:
+    """Names for the tensors that can be reached from a function, by id.
+
+    Looks at a module itself, at the object that a method is bound to, at what `functools.partial` holds, and at closure
+    variables; parameters and buffers of a module become "parameters.<name>" and "buffers.<name>", other tensors
+    "captured.<variable>".
+    """
+    names: dict[int, str] = {}
+    seen: set[int] = set()
+
+    def visit(item: Any, prefix: str) -> None:
+        if id(item) in seen:
+            return
+        seen.add(id(item))
+        if isinstance(item, torch.Tensor):
+            names.setdefault(id(item), f"captured.{prefix}" if prefix else "captured")
+        elif isinstance(item, torch.nn.Module):
+            dotted = f"{prefix}." if prefix else ""
+            for name, parameter in item.named_parameters():
+                names.setdefault(id(parameter), f"parameters.{dotted}{name}")
+            for name, buffer in item.named_buffers():
+                names.setdefault(id(buffer), f"buffers.{dotted}{name}")
+        elif isinstance(item, functools.partial):
+            visit(item.func, prefix)
+            visit(list(item.args), prefix)
+            visit(item.keywords, prefix)
+        elif inspect.ismethod(item):
+            visit(item.__self__, prefix)
+        elif inspect.isfunction(item):
+            for name, value in _variables(item).items():
+                visit(value, f"{prefix}.{name}" if prefix else name)
+        elif isinstance(item, Mapping):
+            for key, value in item.items():
+                visit(value, f"{prefix}.{key}" if prefix else str(key))
+        elif isinstance(item, (list, tuple)):
+            for index, value in enumerate(item):
+                visit(value, f"{prefix}.{index}" if prefix else str(index))
+
+    visit(function, "")
+    return names
+
+
+def _variables(function: Any) -> dict[str, Any]:
+    found = inspect.getclosurevars(function)
+    return {**found.globals, **found.nonlocals}
+
+
+class CapturedTensorChangedError(ValueError):
+    """The function writes into a tensor that it captured, so it is not one and the same map at every call."""
+
+
+def captured_tensors(function: Callable[..., Any], z: Any, args: Any) -> dict[str, torch.Tensor]:
+    """Every tensor that f(z, args) reads besides z and args, by name, found by calling it once.
+
+    What the call writes into captured tensors and torch's random state is undone.
+
+    Args:
+        function: called as function(z, args).
+        z: state, a pytree of tensors.
+        args: a pytree.
+
+    Returns:
+        Tensors in the order of their first use; "captured.<number>" where no name is found.
+
+    Raises:
+        CapturedTensorChangedError: the function writes into a captured tensor (batch norm in training mode does).
+    """
+    with torch.random.fork_rng(devices=[]), Recording([*_tensors(z), *_tensors(args)]) as recording:
+        function(z, args)
+    written = recording.restore()
+    names = names_of_tensors(function)
+    if written:
+        listed = ", ".join(names.get(id(tensor), "a captured tensor") for tensor in written)
+        raise CapturedTensorChangedError(
+            f"the function writes into {listed} while it runs, so it is a different map at every call; "
+            "put the module into evaluation mode with .eval(), or leave the buffer alone"
+        )
+    result: dict[str, torch.Tensor] = {}
+    for tensor in recording.captured:
+        name = names.get(id(tensor), f"captured.{len(result)}")
+        result[name if name not in result else f"{name}.{len(result)}"] = tensor
+    return result

@@ -1,0 +1,313 @@
+"""Arithmetic and elementary functions, element by element."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from verify.reference.arithmetic import Arithmetic, Array
+from verify.reference.graph.operations.numbers import (
+    binary,
+    is_exact,
+    like_dtype,
+    number,
+    real,
+    truncated,
+)
+from verify.reference.graph.registry import register
+
+
+@register("aten.add.Tensor", "aten.add.Scalar")
+def add(ops: Arithmetic, x: Array, y: Any, alpha: float = 1) -> Array:
+    """`x` + alpha y"""
+    return binary(ops, x, y if alpha == 1 else multiply(ops, y, alpha), ops.add, np.add)
+
+
+@register("aten.sub.Tensor", "aten.sub.Scalar")
+def subtract(ops: Arithmetic, x: Array, y: Any, alpha: float = 1) -> Array:
+    """`x` - alpha y"""
+    return binary(ops, x, y if alpha == 1 else multiply(ops, y, alpha), ops.subtract, np.subtract)
+
+
+@register("aten.rsub.Tensor", "aten.rsub.Scalar")
+def reversed_subtract(ops: Arithmetic, x: Array, y: Any, alpha: float = 1) -> Array:
+    """Y - alpha x"""
+    return subtract(ops, y, x, alpha)
+
+
+@register("aten.mul.Tensor", "aten.mul.Scalar")
+def multiply(ops: Arithmetic, x: Any, y: Any) -> Array:
+    """`x` y"""
+    return binary(ops, x, y, ops.multiply, np.multiply)
+
+
+@register("aten.div.Tensor", "aten.div.Scalar")
+def divide(ops: Arithmetic, x: Any, y: Any) -> Array:
+    """`x` / y"""
+    return ops.divide(real(ops, x), real(ops, y))
+
+
+@register("aten.neg.default")
+def negative(ops: Arithmetic, x: Array) -> Array:
+    """-x"""
+    return np.negative(x) if is_exact(x) else ops.negative(x)
+
+
+@register("aten.abs.default")
+def absolute(ops: Arithmetic, x: Array) -> Array:
+    """|x|"""
+    return np.abs(x) if is_exact(x) else ops.absolute(x)
+
+
+@register("aten.sign.default", "aten.sgn.default")
+def sign(ops: Arithmetic, x: Array) -> Array:
+    """-1, 0 or 1 by the sign of x"""
+    if is_exact(x):
+        return np.sign(x)
+    zero = number(ops, 0.0)
+    positive = np.asarray(ops.less(zero, x), dtype=np.int64)
+    return ops.convert(positive - np.asarray(ops.less(x, zero), dtype=np.int64))
+
+
+@register("aten.reciprocal.default")
+def reciprocal(ops: Arithmetic, x: Array) -> Array:
+    """1 / x"""
+    return ops.divide(number(ops, 1.0), real(ops, x))
+
+
+@register("aten.square.default")
+def square(ops: Arithmetic, x: Array) -> Array:
+    """x^2"""
+    return ops.power(real(ops, x), 2)
+
+
+@register("aten.pow.Tensor_Scalar")
+def power(ops: Arithmetic, x: Array, exponent: float) -> Array:
+    """x^p for a number p"""
+    if is_exact(x) and is_exact(exponent) and exponent >= 0:
+        return np.power(x, exponent)
+    return ops.power(real(ops, x), int(exponent) if float(exponent).is_integer() else exponent)
+
+
+@register("aten.pow.Tensor_Tensor")
+def power_of_tensor(ops: Arithmetic, x: Array, exponent: Array) -> Array:
+    """x^p = exp(p log x) for x > 0"""
+    return ops.exp(ops.multiply(real(ops, exponent), ops.log(real(ops, x))))
+
+
+@register("aten.pow.Scalar")
+def power_of_scalar(ops: Arithmetic, base: float, exponent: Array) -> Array:
+    """b^x = exp(x log b) for a number b > 0"""
+    return ops.exp(ops.multiply(real(ops, exponent), ops.log(real(ops, base))))
+
+
+@register("aten.sqrt.default")
+def square_root(ops: Arithmetic, x: Array) -> Array:
+    """Sqrt x"""
+    return ops.sqrt(real(ops, x))
+
+
+@register("aten.rsqrt.default")
+def reciprocal_square_root(ops: Arithmetic, x: Array) -> Array:
+    """1 / sqrt x"""
+    return ops.divide(number(ops, 1.0), ops.sqrt(real(ops, x)))
+
+
+@register("aten.exp.default")
+def exponential(ops: Arithmetic, x: Array) -> Array:
+    """e^x"""
+    return ops.exp(real(ops, x))
+
+
+@register("aten.exp2.default")
+def exponential_of_two(ops: Arithmetic, x: Array) -> Array:
+    """2^x"""
+    return ops.exp(ops.multiply(real(ops, x), ops.log(number(ops, 2.0))))
+
+
+@register("aten.expm1.default")
+def exponential_less_one(ops: Arithmetic, x: Array) -> Array:
+    """e^x - 1"""
+    return ops.expm1(real(ops, x))
+
+
+@register("aten.log.default")
+def logarithm(ops: Arithmetic, x: Array) -> Array:
+    """Log x"""
+    return ops.log(real(ops, x))
+
+
+@register("aten.log1p.default")
+def logarithm_of_one_plus(ops: Arithmetic, x: Array) -> Array:
+    """log(1 + x)"""
+    return ops.log1p(real(ops, x))
+
+
+@register("aten.log2.default")
+def logarithm_to_two(ops: Arithmetic, x: Array) -> Array:
+    """Log x / log 2"""
+    return ops.divide(ops.log(real(ops, x)), ops.log(number(ops, 2.0)))
+
+
+@register("aten.log10.default")
+def logarithm_to_ten(ops: Arithmetic, x: Array) -> Array:
+    """Log x / log 10"""
+    return ops.divide(ops.log(real(ops, x)), ops.log(number(ops, 10.0)))
+
+
+@register("aten.sin.default")
+def sine(ops: Arithmetic, x: Array) -> Array:
+    """Sin x"""
+    return ops.sin(real(ops, x))
+
+
+@register("aten.cos.default")
+def cosine(ops: Arithmetic, x: Array) -> Array:
+    """Cos x"""
+    return ops.cos(real(ops, x))
+
+
+@register("aten.tan.default")
+def tangent(ops: Arithmetic, x: Array) -> Array:
+    """Sin x / cos x"""
+    return ops.divide(ops.sin(real(ops, x)), ops.cos(real(ops, x)))
+
+
+@register("aten.sinh.default")
+def hyperbolic_sine(ops: Arithmetic, x: Array) -> Array:
+    """(expm1 x - expm1(-x)) / 2"""
+    x = real(ops, x)
+    return ops.multiply(number(ops, 0.5), ops.subtract(ops.expm1(x), ops.expm1(ops.negative(x))))
+
+
+@register("aten.cosh.default")
+def hyperbolic_cosine(ops: Arithmetic, x: Array) -> Array:
+    """(e^x + e^-x) / 2"""
+    x = real(ops, x)
+    return ops.multiply(number(ops, 0.5), ops.add(ops.exp(x), ops.exp(ops.negative(x))))
+
+
+@register("aten.tanh.default")
+def hyperbolic_tangent(ops: Arithmetic, x: Array) -> Array:
+    """Tanh x"""
+    return ops.tanh(real(ops, x))
+
+
+@register("aten.atanh.default")
+def inverse_hyperbolic_tangent(ops: Arithmetic, x: Array) -> Array:
+    """(log1p x - log1p(-x)) / 2"""
+    x = real(ops, x)
+    return ops.multiply(number(ops, 0.5), ops.subtract(ops.log1p(x), ops.log1p(ops.negative(x))))
+
+
+@register("aten.asinh.default")
+def inverse_hyperbolic_sine(ops: Arithmetic, x: Array) -> Array:
+    """log1p(x + x^2 / (1 + sqrt(1 + x^2))) for x >= 0, odd"""
+    one, squared = number(ops, 1.0), ops.power(real(ops, x), 2)
+    size = ops.absolute(real(ops, x))
+    tail = ops.divide(squared, ops.add(one, ops.sqrt(ops.add(one, squared))))
+    return ops.multiply(sign(ops, real(ops, x)), ops.log1p(ops.add(size, tail)))
+
+
+@register("aten.erf.default")
+def error_function(ops: Arithmetic, x: Array) -> Array:
+    """Erf x"""
+    return ops.erf(real(ops, x))
+
+
+@register("aten.erfc.default")
+def complementary_error_function(ops: Arithmetic, x: Array) -> Array:
+    """1 - erf x"""
+    return ops.subtract(number(ops, 1.0), ops.erf(real(ops, x)))
+
+
+@register("aten.hypot.default")
+def hypotenuse(ops: Arithmetic, x: Array, y: Array) -> Array:
+    """sqrt(x^2 + y^2)"""
+    return ops.sqrt(ops.add(ops.power(real(ops, x), 2), ops.power(real(ops, y), 2)))
+
+
+@register("aten.logaddexp.default")
+def logarithm_of_sum(ops: Arithmetic, x: Array, y: Array) -> Array:
+    """log(e^x + e^y) = max + log1p(e^-|x - y|)"""
+    x, y = real(ops, x), real(ops, y)
+    distance = ops.absolute(ops.subtract(x, y))
+    return ops.add(ops.maximum(x, y), ops.log1p(ops.exp(ops.negative(distance))))
+
+
+@register("aten.maximum.default")
+def maximum(ops: Arithmetic, x: Array, y: Array) -> Array:
+    """max(x, y)"""
+    return binary(ops, x, y, ops.maximum, np.maximum)
+
+
+@register("aten.minimum.default")
+def minimum(ops: Arithmetic, x: Array, y: Array) -> Array:
+    """min(x, y)"""
+    return binary(ops, x, y, ops.minimum, np.minimum)
+
+
+@register("aten.clamp.default", "aten.clamp.Tensor")
+def clamp(ops: Arithmetic, x: Array, low: Any = None, high: Any = None) -> Array:
+    """min(max(x, low), high)"""
+    if low is not None:
+        x = maximum(ops, x, low)
+    return x if high is None else minimum(ops, x, high)
+
+
+@register("aten.clamp_min.default", "aten.clamp_min.Tensor")
+def clamp_below(ops: Arithmetic, x: Array, low: Any) -> Array:
+    """max(x, low)"""
+    return maximum(ops, x, low)
+
+
+@register("aten.clamp_max.default", "aten.clamp_max.Tensor")
+def clamp_above(ops: Arithmetic, x: Array, high: Any) -> Array:
+    """min(x, high)"""
+    return minimum(ops, x, high)
+
+
+@register("aten.addcmul.default")
+def add_product(ops: Arithmetic, x: Array, a: Array, b: Array, value: float = 1) -> Array:
+    """`x` + value a b"""
+    return add(ops, x, multiply(ops, a, b), alpha=value)
+
+
+@register("aten.addcdiv.default")
+def add_quotient(ops: Arithmetic, x: Array, a: Array, b: Array, value: float = 1) -> Array:
+    """`x` + value a / b"""
+    return add(ops, x, divide(ops, a, b), alpha=value)
+
+
+@register("aten.lerp.Scalar", "aten.lerp.Tensor")
+def interpolate(ops: Arithmetic, x: Array, y: Array, weight: Any) -> Array:
+    """`x` + weight (y - x)"""
+    return add(ops, x, multiply(ops, weight, subtract(ops, y, x)))
+
+
+@register("aten.trunc.default", "aten.fix.default")
+def truncate(ops: Arithmetic, x: Array) -> Array:
+    """The integer between 0 and `x` next to `x`"""
+    return x if is_exact(x) else ops.convert(truncated(ops, x))
+
+
+@register("aten.floor.default")
+def floor(ops: Arithmetic, x: Array) -> Array:
+    """The greatest integer that `x` reaches"""
+    if is_exact(x):
+        return x
+    integer = ops.convert(truncated(ops, x))
+    return ops.subtract(integer, ops.convert(np.asarray(ops.less(x, integer), dtype=np.int64)))
+
+
+@register("aten.ceil.default")
+def ceiling(ops: Arithmetic, x: Array) -> Array:
+    """The least integer that `x` does not pass"""
+    return negative(ops, floor(ops, negative(ops, x)))
+
+
+@register("aten._to_copy.default")
+def cast(ops: Arithmetic, x: Array, dtype: str | None = None) -> Array:
+    """x: casts between floating dtypes are stripped on purpose, integers become reals exactly"""
+    return like_dtype(ops, x, dtype)

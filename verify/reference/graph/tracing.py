@@ -1,0 +1,281 @@
+"""From a torch function and an example input to graphs of core ATen operations: the function's and its VJP's.
+
+Why make_fx and not torch.export: f is any callable with captured tensors (a closure, a bound method, a partial), and
+its derivative must be that of the user's own code, custom autograd functions included; export takes modules and stops
+at the forward. Two passes: the first records what runs, decomposed to core ATen, the VJP through torch's autograd; the
+second replays that record under functionalization, so that in-place writes and views become values. Captured tensors
+are turned into inputs by a function mode, not by parsing the function. Attention runs its plain formula, not a fused
+kernel. Everything is traced at the dtypes given; the casts between floating dtypes are recorded, and the interpreter
+drops them on purpose: the graph means the function of real numbers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.fx
+from numpy.typing import NDArray
+from torch._decomp import core_aten_decompositions
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.traceback import preserve_node_meta
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_map, tree_unflatten
+
+from verify.reference.graph.capture import CapturedTensorChangedError, Substitution, captured_tensors
+from verify.reference.graph.constants import with_exact_constants
+from verify.reference.graph.conversion import exact_values, graph_from_fx, tensor_type
+from verify.reference.graph.errors import DataDependentError, RandomOperationError, TracingError, WrongReturnError
+from verify.reference.graph.graph import Graph, Input
+
+
+KEPT_WHOLE = frozenset(
+    {
+        "aten.gelu_backward.default",
+        "aten.elu_backward.default",
+        "aten.hardsigmoid_backward.default",
+        "aten.hardswish_backward.default",
+        "aten.upsample_nearest2d.default",
+        "aten.upsample_nearest2d_backward.default",
+    }
+)
+"""Operations that torch's decompositions would write with rounded constants or with float32 index arithmetic."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A function of a state and arguments, recorded.
+
+    Attributes:
+        forward: inputs are the state's leaves, the floating leaves of args and the captured tensors; outputs are f's.
+        vjp: the same inputs and a cotangent for each output of f; outputs are the gradients of `leaves`, by name.
+        values: the tensors at which it was traced, by input name (cotangents not among them).
+        state: names of the state's leaves.
+        leaves: names of all leaves that have a gradient: the state's, then floating args, then captured tensors that
+            require grad.
+        casts: the casts between floating dtypes inside f, as sentences; the interpreter drops them.
+    """
+
+    forward: Graph
+    vjp: Graph
+    values: dict[str, torch.Tensor]
+    state: tuple[str, ...]
+    leaves: tuple[str, ...]
+    casts: tuple[str, ...]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The values as exact numpy arrays: float64, int64 or bool."""
+        return {name: exact_values(tensor) for name, tensor in self.values.items()}
+
+
+def leaf_names(prefix: str, tree: Any) -> tuple[list[str], list[Any], Any]:
+    """The leaves of a pytree with dotted names, `prefix` alone for a bare leaf, and its structure."""
+    with_paths, spec = tree_flatten_with_path(tree)
+    names: list[str] = []
+    for path, _ in with_paths:
+        dotted = keystr(path).replace("['", ".").replace("']", "").replace("[", ".").replace("]", "")
+        names.append(prefix + dotted)
+    return names, [leaf for _, leaf in with_paths], spec
+
+
+def _user_frame(error: BaseException) -> str:
+    """The innermost line of the traceback that is neither torch's nor this package's."""
+    here, torch_root = os.path.dirname(__file__), os.path.dirname(torch.__file__)
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        if not frame.filename.startswith((here, torch_root, "<")):
+            return f"{frame.filename}:{frame.lineno}: {(frame.line or '').strip()}"
+    return ""
+
+
+def trace(function: Callable[..., Any], z: Any, args: Any = ()) -> Traced:
+    """Record f and its VJP at an example input.
+
+    Args:
+        function: called as function(z, args); returns what z looks like.
+        z: state, a pytree of floating tensors.
+        args: a pytree; its floating tensors get gradients, other leaves are constants.
+
+    Returns:
+        The graphs and the values of their inputs.
+
+    Raises:
+        WrongReturnError: f returns another structure, shape or dtype than z's.
+        DataDependentError: control flow or a shape depends on values.
+        RandomOperationError: f draws random numbers.
+        TracingError: z is not floating, f raises, writes into a captured tensor, or cannot be recorded.
+    """
+    state_names, state_leaves, z_spec = leaf_names("z0", z)
+    args_names, args_leaves, args_spec = leaf_names("args", args)
+    for name, leaf in zip(state_names, state_leaves, strict=True):
+        if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
+            kind = leaf.dtype if isinstance(leaf, torch.Tensor) else type(leaf).__name__
+            raise TracingError(f"the state {name} is {kind}; a state is a floating tensor or a pytree of them")
+    if not state_leaves:
+        raise TracingError("the state z0 has no tensor; give a floating tensor or a pytree of them")
+    captured = _call_once(function, z, args)
+    inputs: dict[str, torch.Tensor] = dict(zip(state_names, state_leaves, strict=True))
+    inputs.update(
+        {name: leaf for name, leaf in zip(args_names, args_leaves, strict=True) if isinstance(leaf, torch.Tensor)}
+    )
+    inputs.update(captured)
+    leaves = (
+        *state_names,
+        *(name for name in args_names if name in inputs and inputs[name].is_floating_point()),
+        *(name for name, tensor in captured.items() if tensor.requires_grad),
+    )
+    names = list(inputs)
+    # An argument that the function also captures is one leaf, so both uses see its replacement.
+    pairs = [(name, tensor) for name, tensor in inputs.items() if name not in state_names]
+
+    def evaluate(*tensors: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        given = dict(zip(names, tensors, strict=True))
+        wanted = {name: given[name].detach().requires_grad_(name in leaves) for name in names}
+        state = tree_unflatten([wanted[name] for name in state_names], z_spec)
+        arguments = [wanted.get(name, leaf) for name, leaf in zip(args_names, args_leaves, strict=True)]
+        with Substitution([(original, wanted[name]) for name, original in pairs]), torch.enable_grad():
+            returned = function(state, tree_unflatten(arguments, args_spec))
+        outputs, spec = tree_flatten(returned)
+        _check_return(outputs, spec, state_leaves, z_spec)
+        return outputs, [wanted[name] for name in leaves]
+
+    def forward(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        return [output.detach() for output in evaluate(*tensors)[0]]
+
+    def vjp(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        outputs, wanted = evaluate(*tensors[: len(names)])
+        used = [
+            (output, cotangent)
+            for output, cotangent in zip(outputs, tensors[len(names) :], strict=True)
+            if output.requires_grad
+        ]
+        if not used:
+            return [torch.zeros_like(leaf) for leaf in wanted]
+        given = [cotangent for _, cotangent in used]
+        gradients: Any = torch.autograd.grad([output for output, _ in used], wanted, given, allow_unused=True)
+        pieces = zip(gradients, wanted, strict=True)
+        return [torch.zeros_like(leaf) if gradient is None else gradient for gradient, leaf in pieces]
+
+    kinds = dict.fromkeys(state_names, "state") | dict.fromkeys(captured, "captured")
+    graph_inputs = [Input(name, kinds.get(name, "argument"), tensor_type(inputs[name])) for name in names]  # type: ignore[arg-type]
+    cotangent_names = [name.replace("z0", "cotangent", 1) for name in state_names]
+    cotangents = [torch.zeros_like(leaf) for leaf in state_leaves]
+    tensors = [inputs[name].detach() for name in names]
+    recorded = _record(forward, tensors)
+    recorded_vjp = _record(vjp, [*tensors, *cotangents])
+    cotangent_types = [tensor_type(leaf) for leaf in state_leaves]
+    pieces = zip(cotangent_names, cotangent_types, strict=True)
+    vjp_inputs = [*graph_inputs, *(Input(name, "cotangent", kind) for name, kind in pieces)]
+    forward_graph = graph_from_fx(recorded, graph_inputs, state_names)
+    vjp_graph = with_exact_constants(graph_from_fx(recorded_vjp, vjp_inputs, list(leaves)), forward_graph)
+    _refuse_random((forward_graph, vjp_graph))
+    values = {name: tensor.detach() for name, tensor in inputs.items()}
+    return Traced(forward_graph, vjp_graph, values, tuple(state_names), leaves, _casts(forward_graph))
+
+
+def _call_once(function: Callable[..., Any], z: Any, args: Any) -> dict[str, torch.Tensor]:
+    if not callable(function):
+        raise TracingError(f"the function is {function!r}; it must be callable as function(z, args)")
+    try:
+        return captured_tensors(function, tree_map(torch.clone, z), args)
+    except CapturedTensorChangedError as error:
+        raise TracingError(str(error)) from error
+    except Exception as error:
+        where = _user_frame(error)
+        raise TracingError(
+            f"the function raised {type(error).__name__} ({_first_line(error)}){f' at {where}' if where else ''}; "
+            "it is called as function(z0, args)"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _check_return(outputs: list[Any], spec: Any, state: list[torch.Tensor], z_spec: Any) -> None:
+    if spec != z_spec:
+        raise WrongReturnError("the function's result has another structure than z0; return what z0 looks like")
+    for output, leaf in zip(outputs, state, strict=True):
+        if not isinstance(output, torch.Tensor):
+            raise WrongReturnError(f"the function returns {type(output).__name__}; return a tensor for every one of z0")
+        if output.shape != leaf.shape:
+            raise WrongReturnError(
+                f"the function returns shape {tuple(output.shape)} for a state of shape {tuple(leaf.shape)}; "
+                "an equilibrium needs the same shape"
+            )
+        if not output.is_floating_point():
+            raise WrongReturnError(f"the function returns {output.dtype}; return a floating tensor")
+
+
+def _record(function: Callable[..., Any], tensors: list[torch.Tensor]) -> torch.fx.GraphModule:
+    """Trace, then replay under functionalization; every failure becomes a sentence."""
+    table: Any = core_aten_decompositions()
+    table = {operation: rule for operation, rule in table.items() if str(operation) not in KEPT_WHOLE}
+    options: dict[str, Any] = {"decomposition_table": table, "tracing_mode": "fake", "_allow_non_fake_inputs": True}
+    if "record_stack_traces" in inspect.signature(make_fx).parameters:
+        options["record_stack_traces"] = True
+    try:
+        with sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng(devices=[]):
+            first = make_fx(function, **options)(*tensors)
+
+            def replay(*values: torch.Tensor) -> Any:
+                with preserve_node_meta():
+                    return torch.fx.Interpreter(first).run(*values)
+
+            return make_fx(functionalize(replay, remove="mutations_and_views"), **options)(*tensors)
+    except TracingError:
+        raise
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise _data_dependent(error) from error
+    except Exception as error:
+        text = str(error)
+        if "trying to get value" in text or "data-dependent" in text.lower() or "_local_scalar_dense" in text:
+            raise _data_dependent(error) from error
+        where = _user_frame(error)
+        raise TracingError(
+            f"the function cannot be recorded as a graph: {type(error).__name__}: {_first_line(error)}"
+            f"{f' at {where}' if where else ''}"
+        ) from error
+
+
+def _data_dependent(error: Exception) -> DataDependentError:
+    where = _user_frame(error)
+    return DataDependentError(
+        f"control flow or a shape depends on the values of tensors{f' at {where}' if where else ''}, so the function "
+        "is not one graph; use torch.where, or masks of fixed shape, in place of if, .item() or boolean indexing"
+    )
+
+
+def _refuse_random(graphs: Iterable[Graph]) -> None:
+    for graph in graphs:
+        for node in graph.nodes:
+            namespace, name, overload = node.operation.split(".") if node.operation.count(".") == 2 else ("", "", "")
+            if not namespace:
+                continue
+            operation: Any = getattr(getattr(getattr(torch.ops, namespace), name), overload)
+            if torch.Tag.nondeterministic_seeded in operation.tags:
+                where = f" at {node.location}" if node.location else ""
+                raise RandomOperationError(
+                    f"the function draws random numbers ({node.operation}{where}), so it is not one map; put the "
+                    "module into evaluation mode with .eval(), or pass the random tensor in through args"
+                )
+
+
+def _casts(graph: Graph) -> tuple[str, ...]:
+    types = [entry.type for entry in (*graph.inputs, *graph.constants)]
+    found: dict[str, None] = {}
+    for node in graph.nodes:
+        target = node.outputs[0]
+        if node.operation == "aten._to_copy.default" and target is not None:
+            source = types[node.arguments[0].value]
+            if source.is_real and target.is_real and source.dtype != target.dtype:
+                found[f"{source.dtype} to {target.dtype} at {node.location or 'an unrecorded line'}"] = None
+        types.append(target or types[0])
+    return tuple(found)
