@@ -107,8 +107,6 @@ def convolution(
 ) -> Array:
     """The convolution (cross-correlation) of x with the weight, or its transpose, plus the bias"""
     rank = weight.ndim - 2
-    unbatched = x.ndim == rank + 1
-    x = x[None] if unbatched else x
     stride, padding, dilation = _spread(stride, rank), _spread(padding, rank), _spread(dilation, rank)
     if transposed:
         result = _transposed(ops, x, weight, stride, padding, dilation, _spread(output_padding, rank), groups)
@@ -116,7 +114,7 @@ def convolution(
         result = _forward(ops, x, weight, stride, padding, dilation, groups)
     if bias is not None:
         result = ops.add(result, bias.reshape(1, -1, *(1,) * rank))
-    return result[0] if unbatched else result
+    return result
 
 
 def _weight_gradient(
@@ -156,8 +154,6 @@ def convolution_backward(
     """The gradients of a convolution by its input, its weight and its bias, those that are wanted"""
     del bias_sizes, output_padding
     rank = weight.ndim - 2
-    unbatched = x.ndim == rank + 1
-    gradient, x = (gradient[None], x[None]) if unbatched else (gradient, x)
     stride, padding, dilation = _spread(stride, rank), _spread(padding, rank), _spread(dilation, rank)
     of_x: Array | None = None
     of_weight: Array | None = None
@@ -177,4 +173,4 @@ def convolution_backward(
         small, large = (x, gradient) if transposed else (gradient, x)
         of_weight = _weight_gradient(ops, small, large, weight.shape[2:], [stride, padding, dilation], groups)
     of_bias = ops.sum(gradient, axis=(0, *range(2, gradient.ndim))) if wanted[2] else None
-    return (of_x[0] if unbatched and of_x is not None else of_x), of_weight, of_bias
+    return of_x, of_weight, of_bias

@@ -95,10 +95,11 @@ def product(
     """The product of all elements, or along an axis"""
     if is_exact(x) and not is_real_dtype(dtype):
         return np.asarray(np.prod(x, axis=dim, keepdims=keepdim, dtype=np.int64))
-    x, axis = (real(ops, x).reshape(-1), 0) if dim is None else (real(ops, x), dim)
-    result = constant(ops, np.take(x, 0, axis=axis).shape if x.shape[axis] else np.delete(x.shape, axis), 1.0)
-    for position in range(x.shape[axis]):
-        result = ops.multiply(result, np.asarray(np.take(x, position, axis=axis), dtype=x.dtype))
+    x, axis = (real(ops, x).reshape(-1), 0) if dim is None else (real(ops, x), dim % x.ndim)
+    slices = np.moveaxis(x, axis, 0)
+    result = constant(ops, slices.shape[1:], 1.0)
+    for position in range(len(slices)):
+        result = ops.multiply(result, np.asarray(slices[position], dtype=x.dtype))
     return np.expand_dims(result, axis) if keepdim else result
 
 
@@ -246,12 +247,21 @@ def shifted(ops: Arithmetic, x: Array, axes: tuple[int, ...]) -> tuple[Array, Ar
     return ops.subtract(x, shift), shift
 
 
-@register("aten._softmax.default", "aten._safe_softmax.default")
+@register("aten._softmax.default")
 def softmax(ops: Arithmetic, x: Array, dim: int, half_to_float: Any = False) -> Array:
     """e^x / sum e^x along an axis"""
     del half_to_float
     powers = ops.exp(shifted(ops, x, axes_of(x, dim))[0])
     return ops.divide(powers, add_up(ops, powers, axes_of(x, dim), True))
+
+
+@register("aten._safe_softmax.default")
+def safe_softmax(ops: Arithmetic, x: Array, dim: int, dtype: str | None = None) -> Array:
+    """e^x / sum e^x along an axis, and 0 where every x is -inf"""
+    del dtype
+    empty = np.isneginf(np.max(ops.to_float64(x), axis=dim, keepdims=True))
+    kept = ops.where(np.broadcast_to(empty, x.shape), constant(ops, x.shape, 0.0), x)
+    return ops.where(np.broadcast_to(empty, x.shape), constant(ops, x.shape, 0.0), softmax(ops, kept, dim))
 
 
 @register("aten._log_softmax.default")
