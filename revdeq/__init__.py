@@ -2,7 +2,9 @@
 
 from revdeq.adjoint import (
     Adjoint as Adjoint,
+    CheckpointedAdjoint as CheckpointedAdjoint,
     ImplicitAdjoint as ImplicitAdjoint,
+    PhantomAdjoint as PhantomAdjoint,
     ReversibleAdjoint as ReversibleAdjoint,
     UnrolledAdjoint as UnrolledAdjoint,
 )
@@ -14,4 +16,13 @@ from revdeq.solution import (
     SolveError as SolveError,
 )
 from revdeq.solve import solve as solve
-from revdeq.solver import Relaxed as Relaxed, Reversible as Reversible, Solver as Solver
+from revdeq.solver import (
+    GMRES as GMRES,
+    Anderson as Anderson,
+    Broyden as Broyden,
+    ForwardBackward as ForwardBackward,
+    PeacemanRachford as PeacemanRachford,
+    Relaxed as Relaxed,
+    Reversible as Reversible,
+    Solver as Solver,
+)

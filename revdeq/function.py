@@ -255,7 +255,12 @@ class Function:
 
     def _discover(self, z: Leaves) -> Leaves:
         # f gets aliases of the tensors of args: the same tensor read from elsewhere is then seen as captured too.
-        aliases = tuple(t.detach().requires_grad_(t.requires_grad) for t in self.arg_tensors)
+        # Not where the graph of this very evaluation is wanted: aliases are not connected to args.
+        aliases = (
+            self.arg_tensors
+            if torch.is_grad_enabled()
+            else tuple(t.detach().requires_grad_(t.requires_grad) for t in self.arg_tensors)
+        )
         with _ReadsSeen((*z, *aliases)) as reads:
             value = self._evaluate(z, self._with_arg_tensors(aliases))
         changed = {i for i, t in reads.seen.items() if not t.is_inference() and t._version != reads.versions[i]}

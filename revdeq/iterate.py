@@ -45,13 +45,25 @@ def iterate(f: Evaluate, solver: Solver, z0: Leaves, stopping: Stopping) -> Outc
     state = solver.init(z0)
     for n in range(stopping.max_steps):
         state = solver.step(f, state, f(solver.estimate(state)), n)
+    return completed(state, solver, z0, stopping.max_steps)
+
+
+def completed(state: State, solver: Solver, z0: Leaves, num_steps: int) -> Outcome:
+    """Return the outcome of a fixed number of steps that ended in `state`.
+
+    Args:
+        state: the solver's final state.
+        solver: the iteration.
+        z0: leaves of the start state.
+        num_steps: steps taken by every sample.
+    """
     shape, device = sample_shape(z0), z0[0].device
     finite = sample_finite(solver.estimate(state))
     coupled = solver.coupled(state)
     if coupled is not None:
         finite = finite & sample_finite(coupled)
     results = torch.where(finite, Result.STEPS_COMPLETED.code, Result.NONFINITE.code).to(torch.int8)
-    return Outcome(state, torch.full(shape, stopping.max_steps, dtype=torch.int64, device=device), results, None)
+    return Outcome(state, torch.full(shape, num_steps, dtype=torch.int64, device=device), results, None)
 
 
 def _iterate_to_tolerance(f: Evaluate, solver: Solver, z0: Leaves, stopping: Stopping) -> Outcome:
@@ -74,13 +86,19 @@ def _iterate_to_tolerance(f: Evaluate, solver: Solver, z0: Leaves, stopping: Sto
             active = active & ~met & ~broken
         if n == stopping.max_steps or not bool(active.any()):
             break
-        state = _where(active, solver.step(f, state, value, n), state)
+        state = where_active(active, solver.step(f, state, value, n), state)
         num_steps = num_steps + active
     return Outcome(state, num_steps, results, residual)
 
 
-def _where(active: torch.Tensor, new: State, old: State) -> State:
-    """Return `new` for the active samples and `old` for the others."""
+def where_active(active: torch.Tensor, new: State, old: State) -> State:
+    """Return `new` for the active samples and `old` for the others.
+
+    Args:
+        active: bool tensor, one entry a sample, or 0-d.
+        new: the solver's state after a step.
+        old: the state before it.
+    """
     new_leaves, structure = flatten(new)
     old_leaves, _ = flatten(old)
     chosen = [

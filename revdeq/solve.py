@@ -57,6 +57,11 @@ def solve(
     """
     if not isinstance(solver, Solver):
         raise TypeError(f"solver is {solver!r}; it must be a solver such as Reversible(0.8).")
+    if solver.affine_only:
+        raise TypeError(
+            f"{solver!r} solves affine equations alone, and a function need not be affine; give it to "
+            "ImplicitAdjoint(solver=...), and solve with Reversible, Relaxed, Anderson or Broyden."
+        )
     if not isinstance(adjoint, Adjoint):
         raise TypeError(f"adjoint is {adjoint!r}; it must be an adjoint such as ReversibleAdjoint().")
     stopping = Stopping(max_steps, rtol, atol)
@@ -64,7 +69,7 @@ def solve(
 
 
 def _solve(f: Function, solver: Solver, adjoint: Adjoint, stopping: Stopping, throw: bool) -> Solution:
-    attached = adjoint.run(f, solver, stopping)
+    attached = adjoint.run(f, solver.bound_to(f), stopping)
     f.finish()
     outcome = attached.outcome
     solution = Solution(

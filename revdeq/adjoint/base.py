@@ -52,6 +52,19 @@ def narrowed(leaves: Leaves, f: Function) -> Leaves:
     return tuple(leaf.to(start.dtype) for leaf, start in zip(leaves, f.z0, strict=True))
 
 
+def refuse_transforms() -> None:
+    """Raise where an adjoint that cannot run inside torch.func transforms was called in one.
+
+    Raises:
+        GradientError: a transform is active.
+    """
+    if peek_interpreter_stack():
+        raise GradientError(
+            "this adjoint was called inside a torch.func transform (grad, vmap, jvp ...), which cannot run its "
+            "backward pass; use UnrolledAdjoint there."
+        )
+
+
 def iterate_without_graph(evaluate: Evaluate, solver: Solver, stopping: Stopping, *, of: Function) -> Outcome:
     """Run the loop without recording a graph, and find what f reads if a gradient may be wanted.
 
@@ -64,11 +77,7 @@ def iterate_without_graph(evaluate: Evaluate, solver: Solver, stopping: Stopping
     Raises:
         GradientError: called inside torch.func transforms, where the backward pass of this adjoint cannot run.
     """
-    if peek_interpreter_stack():
-        raise GradientError(
-            "this adjoint was called inside a torch.func transform (grad, vmap, jvp ...), which cannot run its "
-            "backward pass; use UnrolledAdjoint there."
-        )
+    refuse_transforms()
     if torch.is_grad_enabled():
         of.record_reads()
     with torch.no_grad():

@@ -1,23 +1,16 @@
 """The gradient of the fixed point by the implicit function theorem."""
 
-from typing import Any, NamedTuple
-
 import torch
 
-from revdeq.adjoint.base import (
-    Adjoint,
-    Attached,
-    iterate_without_graph,
-    narrowed,
-    refuse_second_derivative,
-    wants_gradient,
-)
-from revdeq.function import Function, Linearisation
+from revdeq.adjoint.base import Adjoint, Attached
+from revdeq.adjoint.fixed_point import run_for_fixed_point
+from revdeq.function import Function, Linearisation, PartialLeaves, Replay
 from revdeq.iterate import Outcome, iterate
 from revdeq.residual import Stopping
 from revdeq.solution import GradientError, Health, Result
 from revdeq.solver.base import Solver
 from revdeq.solver.relaxed import Relaxed
+from revdeq.solver.splitting import SplittingSolver
 from revdeq.tree import Leaves
 
 
@@ -32,7 +25,8 @@ class ImplicitAdjoint(Adjoint):
             quarters of its digits.
         atol: absolute tolerance in the unit of the cotangent.
         max_steps: greatest number of steps of the linear solve, an int >= 0.
-        solver: iteration for the adjoint equation; None for `Relaxed(1.0)`, which converges where f contracts.
+        solver: iteration for the adjoint equation; None for `Relaxed(1.0)`, which converges where f contracts. `GMRES`
+            needs no contraction, only a regular I - K.
         throw: whether a linear solve that misses its tolerance raises `GradientError`; otherwise the residual stands
             in `Solution.health.adjoint_residual`.
 
@@ -55,6 +49,11 @@ class ImplicitAdjoint(Adjoint):
     ) -> None:
         if solver is not None and not isinstance(solver, Solver):
             raise TypeError(f"solver is {solver!r}; it must be a solver such as Relaxed(1.0), or None.")
+        if isinstance(solver, SplittingSolver):
+            raise TypeError(
+                f"solver is {solver!r}, which needs the splitting of a function, and the adjoint equation has none; "
+                "give Relaxed, Anderson, Broyden or GMRES."
+            )
         Stopping(max_steps, 0.0 if rtol is None else rtol, atol)  # validates all three
         self.rtol, self.atol, self.max_steps = rtol, atol, max_steps
         self.solver: Solver = Relaxed(1.0) if solver is None else solver
@@ -67,62 +66,18 @@ class ImplicitAdjoint(Adjoint):
 
     def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
         """Iterate without a graph and attach the implicit gradient; see `Adjoint.run`."""
-        outcome = iterate_without_graph(f, solver, stopping, of=f)
-        z1 = narrowed(solver.estimate(outcome.state), f)
-        coupled = solver.coupled(outcome.state)
-        y1 = None if coupled is None else narrowed(coupled, f)
         health = Health()
-        if wants_gradient(f):
-            states = z1 if y1 is None else (*z1, *y1)
-            final = _Implicit.apply(_Plan(f, self, health), states, f.constants, *f.z0, *f.arg_tensors, *f.captured)
-            z1, y1 = final[: len(z1)], None if y1 is None else final[len(z1) :]
-        return Attached(z1, y1, outcome._replace(state=None), health)
+
+        def pull_back(replay: Replay, z1: Leaves, c: Leaves) -> PartialLeaves:
+            at_z1 = replay.linearise(z1)
+            with torch.no_grad():
+                v = _solve_adjoint_equation(self, health, at_z1, c)
+            return at_z1.pull_back(v)[1]
+
+        return run_for_fixed_point(f, solver, stopping, pull_back, health)
 
 
-class _Plan(NamedTuple):
-    f: Function
-    adjoint: ImplicitAdjoint
-    health: Health
-
-
-class _Implicit(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, plan: _Plan, states: Leaves, constants: Leaves, *sources: torch.Tensor) -> Leaves:
-        ctx.set_materialize_grads(False)
-        outputs = tuple(leaf.clone() for leaf in states)
-        ctx.plan = plan
-        count = len(plan.f.z0)
-        ctx.save_for_backward(*states[:count], *constants, *sources[count:])
-        ctx.first_source = count + len(constants)
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        plan: _Plan = ctx.plan
-        f = plan.f
-        saved = ctx.saved_tensors
-        count = len(f.z0)
-        z1, sources = saved[:count], saved[ctx.first_source :]
-        args, captured = sources[: len(f.arg_tensors)], sources[len(f.arg_tensors) :]
-        needed = ctx.needs_input_grad[3 + count :]
-        replay = f.replay(args, needed[len(args) :])
-        with torch.no_grad():
-            c = tuple(_sum(cotangents[i::count], z) for i, z in enumerate(z1))
-            with replay.active():
-                at_z1 = replay.linearise(z1)
-                with torch.no_grad():
-                    v = _solve_adjoint_equation(plan, at_z1, c)
-                _, inputs = at_z1.pull_back(v)
-        remaining = iter(inputs)
-        from_args = [next(remaining) if t.requires_grad else None for t in f.arg_tensors]
-        from_captured = [next(remaining) if need else None for need in needed[len(args) :]]
-        grads = tuple(g if need else None for g, need in zip((*from_args, *from_captured), needed, strict=True))
-        guarded = refuse_second_derivative(grads, (*cotangents, *args, *captured))
-        return (None, None, None, *(None,) * count, *guarded)
-
-
-def _solve_adjoint_equation(plan: _Plan, at_z1: Linearisation, c: Leaves) -> Leaves:
-    adjoint, health = plan.adjoint, plan.health
+def _solve_adjoint_equation(adjoint: ImplicitAdjoint, health: Health, at_z1: Linearisation, c: Leaves) -> Leaves:
     rtol = max(torch.finfo(leaf.dtype).eps for leaf in c) ** 0.75 if adjoint.rtol is None else adjoint.rtol
 
     def g(v: Leaves) -> Leaves:
@@ -139,11 +94,7 @@ def _solve_adjoint_equation(plan: _Plan, at_z1: Linearisation, c: Leaves) -> Lea
         raise GradientError(
             f"the adjoint equation of the implicit gradient was left with residual {health.adjoint_residual:.1e} after "
             f"{health.adjoint_steps} steps (rtol {rtol:.1e}, atol {adjoint.atol:.1e}); give more max_steps, a looser "
-            "rtol, another solver, or use ReversibleAdjoint or UnrolledAdjoint, which need no fixed point."
+            "rtol, another solver such as GMRES(), or use ReversibleAdjoint or UnrolledAdjoint, which need no fixed "
+            "point."
         )
     return adjoint.solver.estimate(outcome.state)
-
-
-def _sum(cotangents: tuple[torch.Tensor | None, ...], like: torch.Tensor) -> torch.Tensor:
-    present = [c for c in cotangents if c is not None]
-    return torch.zeros_like(like) if not present else present[0] if len(present) == 1 else present[0] + present[1]

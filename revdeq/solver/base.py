@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
+from revdeq.function import Function
 from revdeq.tree import Leaves
 
 
@@ -20,9 +21,23 @@ class Solver(ABC):
 
     Attributes:
         evaluations_per_step: evaluations of f in one step, the one that `step` is given included.
+        affine_only: whether the iteration is right for affine f alone, such as the adjoint equation; then `solve`
+            refuses it.
     """
 
     evaluations_per_step: ClassVar[int]
+    affine_only: ClassVar[bool] = False
+
+    def bound_to(self, f: Function) -> "Solver":
+        """Return the solver for this function: itself, unless it needs more of the function than its values.
+
+        Args:
+            f: the user's function with its args.
+
+        Raises:
+            TypeError: the function does not offer what the solver needs.
+        """
+        return self
 
     @abstractmethod
     def init(self, z0: Leaves) -> State:
