@@ -1,0 +1,128 @@
+"""The form that all line figures share: one panel per problem, logarithmic axes, predictions as thin black lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+
+from reports.content import Drawing
+from reports.figures.key import band_entry, broken_entry, prediction_entry
+from reports.figures.panels import (
+    Limits,
+    axis_labels,
+    count_axis,
+    draw,
+    grid,
+    legend,
+    log_axis,
+    log_limits,
+    shade,
+    title,
+)
+from reports.figures.style import BLACK, PREDICTION_LINE, PREDICTION_WIDTH, Appearance, LineStyle, precision_line
+from reports.figures.svg import drawing, to_svg
+from reports.text import precision
+from verify.result import Curve
+
+
+def curve_line(curve: Curve) -> LineStyle:
+    """Line style of a curve's precision."""
+    return precision_line(precision(curve.dtype, curve.state_dtype))
+
+
+@dataclass(frozen=True)
+class Multiples:
+    """How a figure of small multiples is drawn.
+
+    Args:
+        x_label: label of every x axis, with its unit.
+        y_label: label of every y axis, with its unit.
+        look: colour and marker of a line.
+        line: line style of a line.
+        prediction: legend text of the predicted lines, "" where they are not drawn.
+        band: legend text of the shaded band, "" where it is not drawn.
+        columns: panels in a row.
+        panel_height: height of one panel in inches.
+        floor: lowest ordinate that is worth showing; what is smaller is drawn as zero is.
+        sharey: whether all panels have one range.
+        log_x: whether x is logarithmic; on a linear axis what falls at a constant rate is a straight line.
+        entries: legend entries of the lines.
+    """
+
+    x_label: str
+    y_label: str
+    look: Callable[[Curve], Appearance]
+    line: Callable[[Curve], LineStyle]
+    prediction: str = ""
+    band: str = ""
+    columns: int = 4
+    panel_height: float = 2.0
+    floor: float = 0.0
+    sharey: bool = True
+    log_x: bool = True
+    entries: Sequence[tuple[Artist, str]] = field(default_factory=tuple)
+
+    def render(self, curves: Sequence[Curve], *, name: str, caption: str) -> Drawing:
+        """Draw `curves`, one panel per problem in the order in which the problems come.
+
+        Args:
+            curves: at least one line.
+            name: name of the figure, unique in the report.
+            caption: what the reader sees.
+        """
+        problems = list(dict.fromkeys(curve.problem for curve in curves))
+        counts = [value for curve in curves for value in curve.x]
+        shared = self._limits(curves)
+        with drawing(name):
+            entries = self._entries(curves)
+            figure, places = grid(
+                len(problems),
+                columns=self.columns,
+                panel_height=self.panel_height,
+                entries=len(entries),
+                sharey=self.sharey,
+            )
+            for axes, problem in zip(places, problems, strict=True):
+                own = [curve for curve in curves if curve.problem == problem]
+                limits = shared if self.sharey else self._limits(own)
+                log_axis(axes, limits)
+                if self.log_x:
+                    count_axis(axes, counts)
+                title(axes, problem)
+                for curve in own:
+                    self._draw(axes, curve, limits)
+            axis_labels(figure, self.x_label, self.y_label)
+            legend(figure, entries)
+            return Drawing(name, to_svg(figure), caption)
+
+    def _limits(self, curves: Sequence[Curve]) -> Limits:
+        shown = [value if not 0.0 < value < self.floor else 0.0 for curve in curves for value in curve.y]
+        return log_limits(shown)
+
+    def _draw(self, axes: Axes, curve: Curve, limits: Limits) -> None:
+        look = self.look(curve)
+        if self.band and curve.band is not None:
+            shade(axes, curve.x, curve.band, limits)
+        if self.prediction and curve.predicted is not None:
+            inside = [
+                (a, b) for a, b in zip(curve.x, curve.predicted, strict=True) if limits.low <= b <= 1e3 * limits.high
+            ]
+            axes.plot(
+                [a for a, _ in inside], [b for _, b in inside],
+                color=BLACK, linestyle=PREDICTION_LINE, linewidth=PREDICTION_WIDTH, zorder=2.5,
+            )  # fmt: skip
+        shown = [value if not 0.0 < value < limits.low else 0.0 for value in curve.y]
+        draw(axes, curve.x, shown, limits, look, self.line(curve))
+
+    def _entries(self, curves: Sequence[Curve]) -> list[tuple[Artist, str]]:
+        entries = list(self.entries)
+        if self.prediction and any(curve.predicted is not None for curve in curves):
+            entries.append(prediction_entry(self.prediction))
+        if self.band and any(curve.band is not None for curve in curves):
+            entries.append(band_entry(self.band))
+        if any(value != value or abs(value) == float("inf") for curve in curves for value in curve.y):
+            entries.append(broken_entry())
+        return entries
