@@ -1,0 +1,73 @@
+"""The report as Markdown, short enough for a pull request: the verdict, the counts and the worst rows."""
+
+from __future__ import annotations
+
+from reports.dossier import Dossier
+from reports.ranking import excess_text, severity, verdict_word, worst_of_each_check
+from reports.text import number, plural
+from reports.verdict import counts, environment_facts, headline
+
+
+MOST_FAILURES = 15
+"""Failed findings that are listed; the page has all."""
+
+
+def to_markdown(dossier: Dossier) -> str:
+    """The summary.
+
+    Args:
+        dossier: the runs.
+
+    Returns:
+        Markdown with a headline, the counts, what fell short, the worst row of every check, and what was not measured.
+    """
+    lines = [f"## revdeq: {headline(dossier)}", "", counts(dossier), ""]
+    lines += [f"- {remark}" for remark in dossier.remarks]
+    for run in dossier.runs:
+        facts = "; ".join(f"{name} {value}" for name, value in environment_facts(run))
+        lines.append(f"- {run.label}{' (recorded)' if run.recorded else ''}: {facts}")
+    lines += ["", *_failures(dossier), *_worst(dossier), *_left_out(dossier)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _failures(dossier: Dossier) -> list[str]:
+    failed = [finding for _, finding in dossier.findings if finding.passed is False]
+    if not failed:
+        return []
+    failed.sort(key=severity, reverse=True)
+    lines = [f"### What falls short ({len(failed)})", ""]
+    lines += [f"- {_plain(finding.text())}" for finding in failed[:MOST_FAILURES]]
+    if len(failed) > MOST_FAILURES:
+        lines.append(f"- and {len(failed) - MOST_FAILURES} more, in index.html and tables/measurements.csv")
+    return [*lines, ""]
+
+
+def _worst(dossier: Dossier) -> list[str]:
+    worst = worst_of_each_check(finding for _, finding in dossier.findings)
+    if not worst:
+        return []
+    lines = ["### The worst row of every check", "", "| check | verdict | measured | allowed | bits over | case |"]
+    lines.append("|---|---|---:|---|---:|---|")
+    for check, finding in worst.items():
+        row = finding.measurement
+        if row is None:
+            continue
+        place = " ".join(part for part in (row.case, row.adjoint, row.leaf) if part)
+        over = excess_text(row.measured, finding.criterion)
+        measured = f"{number(row.measured)} {row.unit}".strip()
+        cells = (check, verdict_word(finding.passed), measured, finding.allowed, over, f"`{place}`")
+        lines.append("| " + " | ".join(_plain(cell) for cell in cells) + " |")
+    return [*lines, ""]
+
+
+def _left_out(dossier: Dossier) -> list[str]:
+    items = list(dict.fromkeys((item.what, item.why) for _, item in dossier.not_measured()))
+    if not items:
+        return []
+    lines = [f"### Not measured ({plural(len(items), 'thing')})", ""]
+    return [*lines, *(f"- {_plain(what)}: {_plain(why)}" for what, why in items), ""]
+
+
+def _plain(text: str) -> str:
+    """A bar would end the cell of a table, a line break the item of a list."""
+    return text.replace("|", "\\|").replace("\n", " ")

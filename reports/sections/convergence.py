@@ -1,0 +1,64 @@
+"""Section 4: how fast the iteration converges, and whether that is what theory predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reports.content import Block, Fold, Grid, Level, Notice, Prose, Section
+from reports.dossier import Dossier
+from reports.figures.convergence import convergence
+from reports.figures.svg import figure_name
+from reports.ranking import verdict_level, verdict_word
+from reports.text import number, precision
+
+
+def build(dossier: Dossier) -> Sequence[Block]:
+    """Convergence curves with the predicted rate, and the fitted rates beside the predicted ones."""
+    curves = dossier.named("convergence")
+    if not curves:
+        return [Notice("bad", "No convergence curve was measured.")]
+    blocks: list[Block] = [
+        Prose(
+            "Each step costs two evaluations of f. Where the spectrum of the Jacobian at the fixed point is known, the "
+            "rate is that of successive over-relaxation (T2); thin black lines show it."
+        )
+    ]
+    keys = sorted({(curve.device, precision(curve.dtype, curve.state_dtype)) for curve in curves})
+    for device, name in keys:
+        own = [c for c in curves if c.device == device and precision(c.dtype, c.state_dtype) == name]
+        blocks.append(
+            convergence(
+                own,
+                name=figure_name("convergence", device, name),
+                caption=f"Convergence on {device}, {name}. A curve ends flat where rounding takes over.",
+            )
+        )
+    blocks += _rates(dossier)
+    return blocks
+
+
+def _rates(dossier: Dossier) -> list[Block]:
+    rows = [
+        (finding.measurement, finding)
+        for _, finding in dossier.findings
+        if finding.measurement is not None and finding.check == "convergence-rate"
+    ]
+    if not rows:
+        return [Notice("bad", "No convergence rate was fitted.")]
+    cells = tuple(
+        (
+            row.problem, number(row.beta, 4), row.device, number(row.got, 6), number(row.expected, 6),
+            number(row.measured), finding.allowed, verdict_word(finding.passed),
+        )
+        for row, finding in rows
+    )  # fmt: skip
+    columns = ("problem", "beta", "device", "observed rate", "predicted rate", "|ln ratio|", "allowed", "verdict")
+    levels: list[Level] = [verdict_level(finding.passed) for _, finding in rows]
+    grid = Grid(
+        "Rates fitted above round-off, against the spectral rate.", columns, cells, levels, frozenset({1, 3, 4, 5})
+    )
+    failed = sum(finding.passed is not True for _, finding in rows)
+    return [Fold(f"Fitted rates: {len(rows)} fits, {failed} of them beyond the limit", (grid,))]
+
+
+SECTION = Section("convergence", "Convergence", build)
