@@ -8,6 +8,7 @@ from revdeq.adjoint import (
     ReversibleAdjoint as ReversibleAdjoint,
     UnrolledAdjoint as UnrolledAdjoint,
 )
+from revdeq.arithmetic import Bitwise as Bitwise, Floating as Floating
 from revdeq.solution import (
     GradientError as GradientError,
     Health as Health,

@@ -63,6 +63,7 @@ def completed(state: State, solver: Solver, z0: Leaves, num_steps: int) -> Outco
     if coupled is not None:
         finite = finite & sample_finite(coupled)
     results = torch.where(finite, Result.STEPS_COMPLETED.code, Result.NONFINITE.code).to(torch.int8)
+    results = _with_range(results, solver, state)
     return Outcome(state, torch.full(shape, num_steps, dtype=torch.int64, device=device), results, None)
 
 
@@ -88,7 +89,13 @@ def _iterate_to_tolerance(f: Evaluate, solver: Solver, z0: Leaves, stopping: Sto
             break
         state = where_active(active, solver.step(f, state, value, n), state)
         num_steps = num_steps + active
-    return Outcome(state, num_steps, results, residual)
+    return Outcome(state, num_steps, _with_range(results, solver, state), residual)
+
+
+def _with_range(results: torch.Tensor, solver: Solver, state: State) -> torch.Tensor:
+    """Return the results with those of samples whose states left the range of the solver's numbers."""
+    out = solver.out_of_range(state)
+    return results if out is None else results.masked_fill(out.reshape(results.shape), Result.OUT_OF_RANGE.code)
 
 
 def where_active(active: torch.Tensor, new: State, old: State) -> State:

@@ -26,6 +26,11 @@ class Result(enum.Enum):
         "at z0 and at the inputs of the samples named, and make sure that beta < 2 / (1 + contraction constant)."
     )
 
+    OUT_OF_RANGE = (
+        "A value of the function did not fit into the integers that hold the states (arithmetic='bitwise'): give "
+        "Bitwise(range=...) above the greatest value that the function returns, which makes the resolution coarser."
+    )
+
     @property
     def succeeded(self) -> bool:
         """Whether the states may be used: what was asked for was done."""
@@ -42,7 +47,7 @@ class Result(enum.Enum):
         return _ORDER[code]
 
 
-_ORDER = (Result.STEPS_COMPLETED, Result.CONVERGED, Result.MAX_STEPS_REACHED, Result.NONFINITE)
+_ORDER = (Result.STEPS_COMPLETED, Result.CONVERGED, Result.MAX_STEPS_REACHED, Result.NONFINITE, Result.OUT_OF_RANGE)
 
 
 class SolveError(RuntimeError):
@@ -73,6 +78,8 @@ class Health:
         start_cotangent: norm of the cotangent at the start divided by the norm at the end, dimensionless.
         bits_left: estimated correct bits of the gradient, `-log2` of its relative error that reversal causes.
         replay_error: `||f(y_N) in backward - f(y_N) in forward|| / ||f(y_N)||`; 0 when f repeats to the bit.
+        bitwise: whether the reversed states are sure to be those of the forward pass to the bit: the states were
+            integers (`arithmetic="bitwise"`), and the start came back as it was. False in floating arithmetic.
         fell_back: whether the gradient was computed again from checkpoints because it was not to be trusted.
         adjoint_residual: greatest `||g - v||` over the samples of the adjoint equation v = g(v) (`ImplicitAdjoint`).
         adjoint_steps: steps that the solver of the adjoint equation took.
@@ -83,6 +90,7 @@ class Health:
     start_cotangent: float | None = None
     bits_left: float | None = None
     replay_error: float | None = None
+    bitwise: bool = False
     fell_back: bool = False
     adjoint_residual: float | None = None
     adjoint_steps: int | None = None

@@ -113,6 +113,8 @@ def _failure(solution: Solution, stopping: Stopping) -> str:
     when = f"after {min(steps)} steps" if min(steps) == max(steps) else f"after {min(steps)} to {max(steps)} steps"
     if worst is Result.NONFINITE:
         return f"The state or the function's value is not finite in sample {which} {when}."
+    if worst is Result.OUT_OF_RANGE:
+        return f"The state of sample {which} overflowed within {max(steps)} steps."
     residual = float(solution.residual.reshape(-1)[failed].max())
     return (
         f"The residual of sample {which} is {residual:.2e} {when}, above atol {stopping.atol} + rtol {stopping.rtol} "

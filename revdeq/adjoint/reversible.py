@@ -16,10 +16,9 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
-from torch import _foreach_add_ as foreach_add_  # pyright: ignore[reportPrivateImportUsage]
 
 from revdeq.adjoint.base import (
     Adjoint,
@@ -30,15 +29,19 @@ from revdeq.adjoint.base import (
     wants_gradient,
 )
 from revdeq.adjoint.checkpointed import iterate_in_segments
+from revdeq.adjoint.totals import Totals
 from revdeq.adjoint.trust import gradient_error_estimate, significand_bits
+from revdeq.arithmetic.tape import Entry
 from revdeq.function import Function, PartialLeaves, Replay, vjp
-from revdeq.iterate import Outcome
+from revdeq.iterate import Outcome, where_active
 from revdeq.residual import Stopping, per_sample
 from revdeq.solution import GradientError, Health
 from revdeq.solver.base import Solver
 from revdeq.solver.reversible import Coupled, Reversible
-from revdeq.tree import Leaves
+from revdeq.tree import Leaves, flatten, unflatten
 
+
+_States = TypeVar("_States", bound=tuple[Any, ...])
 
 OnUntrusted = Literal["raise", "warn", "checkpoint"]
 
@@ -94,8 +97,9 @@ class ReversibleAdjoint(Adjoint):
                 f"ReversibleAdjoint cannot differentiate {solver!r}, whose steps have no inverse; use it with "
                 "Reversible, or use UnrolledAdjoint or ImplicitAdjoint."
             )
-        last = _LastValue(f)
-        outcome = iterate_without_graph(last, solver, stopping, of=f)
+        last = _LastValue(f, as_replayed=solver.repeats and torch.is_grad_enabled())
+        iteration = solver.recording() if torch.is_grad_enabled() else solver
+        outcome = iterate_without_graph(last, iteration, stopping, of=f)
         state: Coupled = outcome.state
         health = Health()
         plan = _Plan(f, solver, outcome._replace(state=None), stopping, self, health)
@@ -105,19 +109,30 @@ class ReversibleAdjoint(Adjoint):
             final = _Reversal.apply(plan, _Saved(state, repeated, f.constants), *sources)
             y1, z1 = final[: len(state.y)], final[len(state.y) :]
         else:
-            y1, z1 = narrowed(state.y, f), narrowed(state.z, f)
+            y1, z1 = narrowed(solver.values(state.y), f), narrowed(solver.values(state.z), f)
         return Attached(z1, y1, plan.outcome, health)
 
 
 class _LastValue:
-    """Evaluates f and remembers the value: a fixed number of steps ends with f(y_N), which backward computes first."""
+    """Evaluates f and remembers the value: a fixed number of steps ends with f(y_N), which backward computes first.
 
-    def __init__(self, f: Function) -> None:
-        self._f = f
+    Args:
+        f: the function.
+        as_replayed: whether to evaluate as backward does, with a graph that is dropped: without one, some layers take
+            other kernels, whose values differ in the last bits.
+    """
+
+    def __init__(self, f: Function, *, as_replayed: bool) -> None:
+        self._f, self._as_replayed = f, as_replayed
         self.value: Leaves | None = None
 
     def __call__(self, z: Leaves) -> Leaves:
-        self.value = self._f(z)
+        if self._as_replayed:
+            local = tuple(leaf.detach().requires_grad_() for leaf in narrowed(z, self._f))
+            with torch.enable_grad():
+                self.value = tuple(leaf.detach() for leaf in self._f(local))
+        else:
+            self.value = self._f(z)
         return self.value
 
 
@@ -145,30 +160,35 @@ class _Reversal(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         outputs = tuple(
             leaf.to(start.dtype, copy=True)
-            for leaves in saved.state
-            for leaf, start in zip(leaves, plan.f.z0, strict=True)
+            for states in (saved.state.y, saved.state.z)
+            for leaf, start in zip(plan.solver.values(states), plan.f.z0, strict=True)
         )
         ctx.plan = plan
-        ctx.groups = [len(saved.state.y)] * 2 + [len(saved.repeated), len(saved.constants), *_source_counts(plan.f)]
-        ctx.save_for_backward(*saved.state.y, *saved.state.z, *saved.repeated, *saved.constants, *sources)
+        states, ctx.structure = flatten((saved.state.y, saved.state.z))
+        remainders, ctx.tape = flatten([tape.entries() for tape in saved.state.tape])
+        tensors = (states, remainders, saved.repeated, saved.constants)
+        ctx.groups = [*map(len, tensors), *_source_counts(plan.f)]
+        ctx.save_for_backward(*(tensor for group in tensors for tensor in group), *sources)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         # Reading the saved tensors raises if one of them was changed in place since the forward pass.
-        y, z, repeated, _, z0, args, captured = _split(ctx.saved_tensors, ctx.groups)
+        states, remainders, repeated, _, z0, args, captured = _split(ctx.saved_tensors, ctx.groups)
+        end = Coupled(*unflatten(states, ctx.structure))
+        lost = [entry for entries in unflatten(remainders, ctx.tape) for entry in entries]
         plan: _Plan = ctx.plan
         needed = ctx.needs_input_grad[2:]
         replay = plan.f.replay(args, needed[len(z0) + len(args) :])
         count = len(z0)
         with torch.no_grad():
-            p_y = _widened(cotangents[:count], y)
-            p_z = _widened(cotangents[count:], z)
+            p_y = _widened(cotangents[:count], plan.solver.values(end.y))
+            p_z = _widened(cotangents[count:], plan.solver.values(end.z))
             end_norm = _norm((*p_y, *p_z))
-            reversal = _reverse(plan, replay, Coupled(y, z), p_y, p_z, repeated)
+            reversal = _reverse(plan, replay, end, lost, z0, (p_y, p_z), repeated)
             grads = (reversal.start, reversal.inputs)
-            _measure(plan.health, reversal, Coupled(y, z), z0, end_norm, plan.outcome.num_steps)
-            if not _trusted(plan, y):
+            _measure(plan, reversal, end, z0, end_norm)
+            if not _trusted(plan):
                 grads = _decide(plan, replay, z0, cotangents, grads)
             if plan.adjoint.on_health is not None:
                 plan.adjoint.on_health(plan.health)
@@ -195,31 +215,41 @@ class _Reversed(NamedTuple):
     replay_error: torch.Tensor | None
 
 
-def _reverse(plan: _Plan, replay: Replay, state: Coupled, p_y: Leaves, p_z: Leaves, repeated: Leaves) -> _Reversed:
+def _reverse(
+    plan: _Plan,
+    replay: Replay,
+    state: Coupled,
+    lost: Sequence[Entry],
+    z0: Leaves,
+    cotangents: tuple[Leaves, Leaves],
+    repeated: Leaves,
+) -> _Reversed:
     """Run the reversed steps; see NOTE [One reversed step]."""
     solver, num_steps = plan.solver, plan.outcome.num_steps
     a, beta = 1.0 - solver.beta, solver.beta
-    y, z = state
-    totals = _Totals(len(replay.inputs))
+    (y, z, _), (p_y, p_z) = state, cotangents
+    totals = Totals(len(replay.inputs))
     replay_error = None
     last = int(num_steps.max()) if plan.stopping.by_tolerance and num_steps.numel() else plan.stopping.max_steps
     with replay.active():
         for n in reversed(range(last)):
             active = num_steps > n if plan.stopping.by_tolerance else None
-            at_y = replay.linearise(y)
+            lost_y, lost_z = lost[2 * n : 2 * n + 2] or (None, None)
+            at_y = replay.linearise(solver.values(y))
             if repeated and replay_error is None:
                 with torch.no_grad():
                     replay_error = _relative_difference(at_y.value, repeated)
             with torch.no_grad():
-                z = _select(active, solver.undo_z(z, at_y.value), z)
+                z = _select(active, solver.undo_z(z, at_y.value, lost_z), z)
                 weighted = _masked(active, tuple(p.mul(beta) for p in p_z))
             to_y, inputs = at_y.pull_back(weighted)
             totals.add(inputs)
             with torch.no_grad():
                 q = _plus(p_y, to_y)
-            at_z = replay.linearise(z)
+            # Integers stand for a rounded z0, but the forward pass evaluated f at z0 itself.
+            at_z = replay.linearise(z0 if n == 0 and solver.repeats else solver.values(z))
             with torch.no_grad():
-                y = _select(active, solver.undo_y(y, at_z.value), y)
+                y = _select(active, solver.undo_y(y, at_z.value, lost_y), y)
                 weighted = _masked(active, tuple(x.mul(beta) for x in q))
             to_z, inputs = at_z.pull_back(weighted)
             totals.add(inputs)
@@ -235,44 +265,15 @@ def _reverse(plan: _Plan, replay: Replay, state: Coupled, p_y: Leaves, p_z: Leav
     )
 
 
-class _Totals:
-    """Sums of the gradients of the inputs over the half steps, at least as precise as autograd's own."""
-
-    def __init__(self, count: int) -> None:
-        self._sums: list[torch.Tensor | None] = [None] * count
-        self._dtypes: list[torch.dtype | None] = [None] * count
-
-    def add(self, parts: PartialLeaves) -> None:
-        both: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for i, part in enumerate(parts):
-            if part is None:
-                continue
-            total = self._sums[i]
-            if total is None:
-                self._dtypes[i] = part.dtype
-                # A sum of many parts in a 16-bit dtype would lose most of them; a fresh tensor, since parts may alias.
-                self._sums[i] = part.to(torch.promote_types(part.dtype, torch.float32), copy=True)
-            else:
-                both.append((total, part))
-        if both:
-            foreach_add_([t for t, _ in both], [p.to(t.dtype) for t, p in both])
-
-    def sums(self) -> PartialLeaves:
-        return tuple(
-            None if total is None else total.to(dtype) for total, dtype in zip(self._sums, self._dtypes, strict=True)
-        )
-
-
-def _measure(
-    health: Health, reversal: _Reversed, end: Coupled, z0: Leaves, end_norm: torch.Tensor, num_steps: torch.Tensor
-) -> None:
+def _measure(plan: _Plan, reversal: _Reversed, end: Coupled, z0: Leaves, end_norm: torch.Tensor) -> None:
     """Write what the reversal saw into `health`; the only place of the backward pass that waits for the device."""
-    wide = tuple(leaf.to(y.dtype) for leaf, y in zip(z0, end.y, strict=True))
-    distance = _norm(
-        tuple(r - s for r, s in zip((*reversal.rebuilt.y, *reversal.rebuilt.z), (*wide, *wide), strict=True))
-    )
-    size = _norm((*end.y, *end.z))
+    solver, health, num_steps = plan.solver, plan.health, plan.outcome.num_steps
+    rebuilt = (*solver.values(reversal.rebuilt.y), *solver.values(reversal.rebuilt.z))
+    distance = _norm(tuple(r - s for r, s in zip(rebuilt, (*z0, *z0), strict=True)))
+    ends = (*solver.values(end.y), *solver.values(end.z))
+    size = _norm(ends)
     absent = torch.full_like(distance, math.nan)
+    returned = solver.returned(reversal.rebuilt, z0)
     numbers = [
         distance,
         size,
@@ -280,21 +281,27 @@ def _measure(
         end_norm,
         absent if reversal.replay_error is None else reversal.replay_error,
         num_steps.max().to(distance.dtype) if num_steps.numel() else torch.zeros_like(distance),
+        torch.zeros_like(distance) if returned is None else returned.to(distance.dtype),
     ]
-    moved, scale, start, finish, repeat, steps = torch.stack(numbers).tolist()
+    moved, scale, start, finish, repeat, steps, same = torch.stack(numbers).tolist()
     health.passes += 1
     health.fell_back = False
+    health.bitwise = bool(same)
+    if health.bitwise:
+        moved = 0.0  # what is left is the rounding of z0 itself to integers
     error, decay = moved / scale if scale > 0 else moved, start / finish if finish > 0 else 0.0
     health.reconstruction_error, health.start_cotangent = error, decay
     health.replay_error = None if reversal.replay_error is None else repeat
-    roundoff = torch.finfo(end.y[0].dtype).eps / 2
+    roundoff = torch.finfo(ends[0].dtype).eps / 2
     estimate = gradient_error_estimate(error, decay, int(steps), roundoff)
     bits = math.inf if estimate == 0.0 else -math.log2(estimate) if math.isfinite(estimate) else 0.0
     health.bits_left = max(0.0, min(bits, float(min(significand_bits(leaf.dtype) for leaf in z0))))
 
 
-def _trusted(plan: _Plan, states: Leaves) -> bool:
+def _trusted(plan: _Plan) -> bool:
     health = plan.health
+    if plan.solver.repeats and not health.bitwise:
+        return False
     assert health.bits_left is not None
     return health.bits_left >= _bits_needed(plan)
 
@@ -314,6 +321,17 @@ def _decide(
 ) -> tuple[Leaves, PartialLeaves]:
     """Do what `on_untrusted` says about a gradient with too few bits left."""
     health = plan.health
+    if plan.solver.repeats and not health.bitwise:
+        error = math.nan if health.replay_error is None else health.replay_error
+        said = (
+            "function does not repeat to the bit: evaluated again in backward it returned other values "
+            f"(relative difference of f(y_N): {error:.1e}), so the states could not be undone; make it deterministic "
+            "(torch.use_deterministic_algorithms(True), no state of its own), or use arithmetic='floating'."
+        )
+        if plan.adjoint.on_untrusted == "warn":
+            warnings.warn(said, stacklevel=2)
+            return grads
+        raise GradientError(said)
     said = (
         f"the reversible gradient has about {health.bits_left:.1f} bits left, below min_bits = {_bits_needed(plan):g} "
         f"(the start state was rebuilt with relative error {health.reconstruction_error:.1e}); take fewer steps, a "
@@ -377,10 +395,8 @@ def _plus(total: Leaves, part: PartialLeaves) -> Leaves:
     return tuple(t if p is None else t + p for t, p in zip(total, part, strict=True))
 
 
-def _select(active: torch.Tensor | None, new: Leaves, old: Leaves) -> Leaves:
-    if active is None:
-        return new
-    return tuple(torch.where(per_sample(active, a), a, b) for a, b in zip(new, old, strict=True))
+def _select(active: torch.Tensor | None, new: _States, old: _States) -> _States:
+    return new if active is None else where_active(active, new, old)
 
 
 def _masked(active: torch.Tensor | None, leaves: Leaves) -> Leaves:

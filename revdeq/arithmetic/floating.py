@@ -2,6 +2,8 @@
 
 import torch
 
+from revdeq.arithmetic.base import Arithmetic
+
 
 def half_step(state: torch.Tensor, value: torch.Tensor, beta: float) -> torch.Tensor:
     """Return `(1 - beta) state + beta value`, one relaxed half step.
@@ -34,3 +36,64 @@ def undo_half_step(state: torch.Tensor, value: torch.Tensor, beta: float) -> tor
         A new tensor in the state dtype.
     """
     return state.sub(value, alpha=beta).div_(1.0 - beta)
+
+
+class Floating(Arithmetic):
+    """States in a floating dtype, at least as wide as z0's; a half step undone differs from its start by rounding.
+
+    Args:
+        state_dtype: dtype of the states; None for float64 where the device has it.
+
+    Raises:
+        TypeError: state_dtype is not a floating dtype.
+    """
+
+    def __init__(self, state_dtype: torch.dtype | None = None) -> None:
+        if state_dtype is not None and not (isinstance(state_dtype, torch.dtype) and state_dtype.is_floating_point):
+            raise TypeError(f"state_dtype is {state_dtype!r}; give a floating dtype such as torch.float64.")
+        self.state_dtype = state_dtype
+
+    def __repr__(self) -> str:
+        return f"Floating(state_dtype={self.state_dtype})"
+
+    def check(self, beta: float) -> None:
+        """Return: every beta but 1 will do."""
+
+    def dtype(self, leaf: torch.Tensor) -> torch.dtype:
+        """Return the state dtype.
+
+        Raises:
+            ValueError: the state dtype is narrower than the leaf of z0.
+        """
+        if self.state_dtype is None:
+            has_float64 = leaf.device.type != "mps"
+            return torch.float64 if has_float64 else torch.promote_types(leaf.dtype, torch.float32)
+        if torch.promote_types(self.state_dtype, leaf.dtype) != self.state_dtype:
+            raise ValueError(
+                f"state_dtype is {self.state_dtype} but z0 has {leaf.dtype}; the states must be at least as "
+                f"wide as z0, so give {leaf.dtype} or a wider dtype."
+            )
+        return self.state_dtype
+
+    def start(self, wide: torch.Tensor, dtype: torch.dtype, batched: bool, beta: float) -> torch.Tensor:
+        """Return the leaf as it is."""
+        del dtype, batched, beta
+        return wide
+
+    def value(self, state: torch.Tensor) -> torch.Tensor:
+        """Return the state."""
+        return state
+
+    def half_step(
+        self, state: torch.Tensor, value: torch.Tensor, beta: float, n: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return `(1 - beta) state + beta value`, rounded, and no remainder."""
+        del n
+        return half_step(state, value, beta), None
+
+    def undo_half_step(
+        self, state: torch.Tensor, value: torch.Tensor, beta: float, remainder: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return `(state - beta value) / (1 - beta)`, rounded."""
+        del remainder
+        return undo_half_step(state, value, beta)

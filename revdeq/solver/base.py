@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
+import torch
+
 from revdeq.function import Function
 from revdeq.tree import Leaves
 
@@ -64,6 +66,10 @@ class Solver(ABC):
 
     def coupled(self, state: State) -> Leaves | None:
         """Return y, the leaves of the second coupled state, or None for a solver that has none."""
+        return None
+
+    def out_of_range(self, state: State) -> torch.Tensor | None:
+        """Return, per sample, whether a state left the range of the solver's numbers; None where that cannot be."""
         return None
 
 

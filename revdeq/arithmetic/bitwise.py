@@ -1,0 +1,382 @@
+"""The half step of the reversible iteration on integers: nothing is rounded away, so undoing it returns the very bits.
+
+NOTE [The bitwise half step]
+For beta = 1 - 1/m and beta = 1 + 1/m, m an integer >= 2, the factor 1 - beta is sigma/m with sigma = +1 and -1. A state
+is an integer Y, standing for Y times a unit 2^-s, and with q = round(beta f 2^s)
+
+    Y' = sigma floor(Y / m) + q,   remainder r = Y mod m        Y = m sigma (Y' - q) + r
+
+where the inverse holds to the bit for every Y, f and m, since Y = m floor(Y/m) + r and sigma^2 = 1. The remainder is
+the information that the step loses (its determinant is (1/m)^(2d)); it goes on a tape, log2 m bits a component.
+
+If m = 2^b and q is a multiple of 2^c, the remainders of the first c/b steps are zero: Y_n is a multiple of
+2^(c - n b). Those steps need no tape. The states of a float32 function have room for c = 20 such bits.
+
+The derivative treats rounding as the identity: the vector-Jacobian products are those of f at the very states of the
+forward pass.
+"""
+
+import math
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch.utils import _pytree
+
+from revdeq.arithmetic.base import Arithmetic
+from revdeq.arithmetic.packing import GREATEST_BASE, pack, packed_bits, packed_size, unpack
+
+
+# With |q| <= 2^62 - 2^10 and |Y| < 2^63, floor(Y/m) + q stays below 2^63 for every m >= 2; a float64 holds the bound.
+_GREATEST = 2.0**62 - 2.0**10
+_STATE_BITS = 62
+# Room, in bits, for states to grow beyond the start and the first value of f where no range is given.
+_HEADROOM = 10
+# The grid to which values are rounded is so much finer than the unit roundoff of f at the greatest component.
+_GUARD = 8
+# Beyond these exponents a unit or its reciprocal would leave the normal range of float64.
+_LEAST_EXPONENT, _GREATEST_EXPONENT = -900, 960
+
+
+class Form(NamedTuple):
+    """beta = 1 - sign/m, so that 1 - beta = sign/m.
+
+    Attributes:
+        m: an integer, 2 <= m <= 256.
+        sign: +1 for beta < 1, -1 for beta > 1.
+    """
+
+    m: int
+    sign: int
+
+
+def bitwise_form(beta: float) -> Form:
+    """Return how the bitwise half step divides for this beta.
+
+    Args:
+        beta: 1 - 1/m or 1 + 1/m up to two units roundoff, 2 <= m <= 256.
+
+    Raises:
+        ValueError: beta has no such form; the sentence names the neighbours that have one.
+    """
+    retained = abs(1.0 - beta)
+    sign = 1 if beta < 1.0 else -1
+    inverse = 1.0 / retained
+    m = min(max(round(inverse), 2), GREATEST_BASE)
+    if abs(beta - (1.0 - sign / m)) <= 2.0**-51:
+        return Form(m, sign)
+    nearest = {min(max(bound, 2), GREATEST_BASE) for bound in (math.floor(inverse), math.ceil(inverse))}
+    named = " and ".join(f"1 {'-' if sign > 0 else '+'} 1/{m} = {1.0 - sign / m:.6g}" for m in sorted(nearest))
+    raise ValueError(
+        f"beta is {beta!r}, which has no bitwise form 1 - 1/m or 1 + 1/m with an integer m from 2 to {GREATEST_BASE}; "
+        f"the nearest that {'has' if len(nearest) == 1 else 'have'} one: {named}. Or use arithmetic='floating'."
+    )
+
+
+class Quantised:
+    """A leaf of a state as integer multiples of a power of two.
+
+    Attributes:
+        integers: int64, the shape of the leaf.
+        unit: float64, one entry a sample (trailing dimensions of size 1): the value of the integer 1; infinity where
+            the state left the range, NaN where f returned something that is not finite.
+        value: float64, integers times unit rounded to nearest; where a graph is recorded it carries the gradient.
+        grid: f is rounded to multiples of 2^grid units.
+    """
+
+    def __init__(self, integers: torch.Tensor, unit: torch.Tensor, value: torch.Tensor, grid: int) -> None:
+        self.integers, self.unit, self.value, self.grid = integers, unit, value, grid
+
+
+def _flatten(state: Quantised) -> tuple[list[Any], Any]:
+    return [state.integers, state.unit, state.value], state.grid
+
+
+def _unflatten(tensors: Any, grid: Any) -> Quantised:
+    integers, unit, value = tensors
+    return Quantised(integers, unit, value, grid)
+
+
+_pytree.register_pytree_node(Quantised, _flatten, _unflatten)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The value of integers, with the derivative of the half step in real numbers."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        integers: torch.Tensor,
+        unit: torch.Tensor,
+        state: torch.Tensor,
+        value: torch.Tensor | None,
+        retained: float,
+        beta: float,
+    ) -> torch.Tensor:
+        return integers * unit
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        _, _, _, value, ctx.retained, ctx.beta = inputs
+        ctx.dtype = None if value is None else value.dtype
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (grad,) = grad_outputs
+        to_value = None if ctx.dtype is None else grad.mul(ctx.beta).to(ctx.dtype)
+        return None, None, grad.mul(ctx.retained), to_value, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *grad_inputs: torch.Tensor | None) -> torch.Tensor | None:
+        _, _, of_state, of_value, _, _ = grad_inputs
+        parts = [] if of_state is None else [of_state.mul(ctx.retained)]
+        parts += [] if of_value is None else [of_value.to(torch.float64).mul(ctx.beta)]
+        return sum(parts[1:], parts[0]) if parts else None
+
+
+def _carried(
+    integers: torch.Tensor,
+    unit: torch.Tensor,
+    state: torch.Tensor,
+    value: torch.Tensor | None,
+    retained: float,
+    beta: float,
+) -> torch.Tensor:
+    """Return integers times unit, with a graph where one is recorded."""
+    if not torch.is_grad_enabled():
+        return integers * unit
+    return cast(torch.Tensor, _StraightThrough.apply(integers, unit, state, value, retained, beta))
+
+
+class Bitwise(Arithmetic):
+    """Integer states whose half steps are undone to the bit, at any depth and for f in any dtype.
+
+    Needs beta = 1 - 1/m or 1 + 1/m (0.5, 2/3, 0.75, 0.8 ... and 1.5, 4/3, 1.25, 1.2 ...) and a function whose
+    evaluation repeats to the bit; the backward pass notices one that does not. Rounding is absolute, the same for all
+    components of a sample's leaf: 2^-52 of its greatest component for float64 z0, 2^-32 for float32, 2^-16 for bfloat16
+    and 2^-19 for float16, well below the rounding of f itself.
+
+    What a half step would lose is kept on a tape: log2 m bits a component where m is a power of two, 1.6 for m = 3 and
+    2.333 for m = 5 (see `bits_per_component`). Where m is a power of two the first steps need no tape: for float32 z0
+    and the default range, 20 at beta 0.5 and 1.5, 10 at 0.75 and 1.25, 6 at 0.875 and 1.125; for bfloat16 36, 18, 12.
+
+    Args:
+        range: greatest magnitude that must fit, > 0, the same for all samples and leaves; None for 1024 times the
+            greatest component of z0 and of f(z0), for each sample and leaf.
+        resolution: spacing to which values of f are rounded, > 0, rounded down to a power of two; None as said above.
+        memory: greatest size of the tape in bytes, an int >= 0.
+
+    Raises:
+        TypeError: an argument is not a number.
+        ValueError: it is not positive and finite, or range and resolution together need more than 62 bits.
+
+    References:
+        Maclaurin, Duvenaud, Adams, Gradient-based hyperparameter optimization through reversible learning, 2015,
+        arXiv 1502.03492, section 2.2 (the information buffer). Stam, arXiv 2207.07695. (T8, M3)
+    """
+
+    def __init__(self, *, range: float | None = None, resolution: float | None = None, memory: int = 2**31) -> None:
+        for name, number in (("range", range), ("resolution", resolution)):
+            if number is None:
+                continue
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise TypeError(f"{name} is {number!r}; it must be a number > 0, or None to choose it from the data.")
+            if not (math.isfinite(number) and 2.0**_LEAST_EXPONENT <= number <= 2.0**_GREATEST_EXPONENT):
+                raise ValueError(f"{name} is {number}; it must be a number from 2^-900 to 2^960, or None.")
+        if isinstance(memory, bool) or not isinstance(memory, int) or memory < 0:
+            raise ValueError(f"memory is {memory!r}; it must be an int >= 0, the greatest size of the tape in bytes.")
+        self.range, self.resolution, self.memory = range, resolution, memory
+        if range is not None and resolution is not None:
+            needed = _exponent_above(range) - _exponent_below(resolution)
+            if needed > _STATE_BITS:
+                raise ValueError(
+                    f"range {range:g} at resolution {resolution:g} takes {needed} bits, but an integer state has "
+                    f"{_STATE_BITS}; give a smaller range or a coarser resolution."
+                )
+
+    def __repr__(self) -> str:
+        return f"Bitwise(range={self.range!r}, resolution={self.resolution!r}, memory={self.memory!r})"
+
+    def check(self, beta: float) -> None:
+        """Raise ValueError where beta has no form 1 - 1/m or 1 + 1/m."""
+        bitwise_form(beta)
+
+    def dtype(self, leaf: torch.Tensor) -> torch.dtype:
+        """Return float64, in which the integers are handed to f.
+
+        Raises:
+            ValueError: the device has no float64.
+        """
+        if leaf.device.type == "mps":
+            raise ValueError("arithmetic is 'bitwise' but z0 is on mps, which has no float64; use 'floating' there.")
+        return torch.float64
+
+    def free_steps(self, beta: float, dtype: torch.dtype) -> int:
+        """Return the number of steps whose remainders are zero, so that they need no tape.
+
+        Args:
+            beta: relaxation parameter with a bitwise form.
+            dtype: dtype of z0.
+        """
+        return self._grid(beta, dtype) // _log2(bitwise_form(beta).m)
+
+    def start(self, wide: torch.Tensor, dtype: torch.dtype, batched: bool, beta: float) -> Quantised:
+        """Return the leaf of z0 as integers, in the range and resolution that it asks for; see `Arithmetic.start`."""
+        kept = 1 if batched else 0
+        grid = self._grid(beta, dtype)
+        with torch.no_grad():
+            peak = _peak(wide, wide.shape[:kept] + (1,) * (wide.ndim - kept))
+            unit = self._unit(peak)
+            integers = _rounded(wide, unit, grid)
+        # f is evaluated at z0 itself. An alias, so that the cotangents of y0 and z0 are summed in backward's order.
+        return Quantised(integers, _in_range(unit, peak / unit), wide.view_as(wide), grid)
+
+    def fit(self, state: Quantised, value: torch.Tensor) -> Quantised:
+        """Return the start in the range that z0 and f(z0) ask for; see `Arithmetic.fit`."""
+        with torch.no_grad():
+            start = state.value.detach()
+            shape = state.unit.shape
+            peak = torch.maximum(_peak(start, shape), _peak(value.detach().to(torch.float64), shape))
+            unit = self._unit(peak)
+            integers = _rounded(start, unit, state.grid)
+            unit = _in_range(unit, peak / unit)
+        return Quantised(integers, unit, _carried(integers, unit, state.value, None, 1.0, 0.0), state.grid)
+
+    def value(self, state: Quantised) -> torch.Tensor:
+        """Return the integers times their unit in float64."""
+        return state.value
+
+    def half_step(
+        self, state: Quantised, value: torch.Tensor, beta: float, n: int
+    ) -> tuple[Quantised, torch.Tensor | None]:
+        """Return `sigma floor(Y / m) + q` and the packed remainder `Y mod m`; see NOTE [The bitwise half step]."""
+        form = bitwise_form(beta)
+        packed = None
+        with torch.no_grad():
+            addend, peak = _addend(state, value.detach(), beta)
+            quotient, remainder = _divide(state.integers, form.m)
+            integers = addend.add_(quotient, alpha=form.sign)
+            unit = _in_range(state.unit, peak)
+            if (n + 1) * _log2(form.m) > state.grid:
+                packed = pack(remainder.to(torch.uint8).reshape(_rows(state), -1), form.m)
+        carried = _carried(integers, unit, state.value, value, 1.0 - beta, beta)
+        return Quantised(integers, unit, carried, state.grid), packed
+
+    def undo_half_step(
+        self, state: Quantised, value: torch.Tensor, beta: float, remainder: torch.Tensor | None
+    ) -> Quantised:
+        """Return `m sigma (Y' - q) + r`, the very integers from which the half step came."""
+        form = bitwise_form(beta)
+        addend, _ = _addend(state, value.detach(), beta)
+        integers = addend.sub_(state.integers).mul_(-form.sign * form.m)
+        if remainder is not None:
+            count = state.integers.numel() // max(_rows(state), 1)
+            integers = integers.add_(unpack(remainder, form.m, count).reshape(integers.shape))
+        return Quantised(integers, state.unit, integers * state.unit, state.grid)
+
+    def returns(self, state: Quantised, start: torch.Tensor) -> torch.Tensor:
+        """Return whether the integers are those of the start; samples that left the range do not count."""
+        expected = _rounded(start, state.unit, state.grid)
+        return ((state.integers == expected) | ~torch.isfinite(state.unit)).all()
+
+    def out_of_range(self, state: Quantised) -> torch.Tensor:
+        """Return, per sample, whether a value did not fit into the range."""
+        return torch.isinf(state.unit).flatten()
+
+    def _grid(self, beta: float, dtype: torch.dtype) -> int:
+        """Return the number c of low bits that values of f leave zero, so that the first steps lose nothing."""
+        m = bitwise_form(beta).m
+        if m & (m - 1):
+            return 0
+        if self.resolution is None:
+            significand = 1 - round(math.log2(torch.finfo(dtype).eps))
+            return max(0, _STATE_BITS - _HEADROOM - significand - _GUARD)
+        if self.range is None:
+            return 0
+        return _STATE_BITS - _exponent_above(self.range) + _exponent_below(self.resolution)
+
+    def _unit(self, peak: torch.Tensor) -> torch.Tensor:
+        """Return the unit, a power of two, in which numbers up to `peak` (or the range given) have room."""
+        if self.range is not None:
+            return torch.full_like(peak, math.ldexp(1.0, _exponent_above(self.range) - _STATE_BITS))
+        if self.resolution is not None:
+            return torch.full_like(peak, math.ldexp(1.0, _exponent_below(self.resolution)))
+        exponent = torch.frexp(torch.where(torch.isfinite(peak), peak, 1.0)).exponent
+        power = exponent.clamp(min=_LEAST_EXPONENT, max=_GREATEST_EXPONENT) + (_HEADROOM - _STATE_BITS)
+        # torch.ldexp goes by float32 and overflows; the bits of a power of two are its exponent.
+        return ((power.to(torch.int64) + 1023) << 52).view(torch.float64)
+
+
+def bits_per_component(beta: float) -> float:
+    """Return the bits that the tape takes for one component of y or z and one step, after the steps that need none.
+
+    log2 m where m is 2, 4, 8, 16 or 256, and the next size that packs densely for others: 1.6 for m = 3, 2.333 for 5.
+    """
+    return packed_bits(bitwise_form(beta).m)
+
+
+def tape_size(beta: float, num_components: int, num_steps: int, free_steps: int = 0) -> int:
+    """Return the bytes of the tape of one sample: both states, each step after the free ones."""
+    return 2 * max(0, num_steps - free_steps) * packed_size(num_components, bitwise_form(beta).m)
+
+
+def _log2(m: int) -> int:
+    """Return log2 m, rounded up."""
+    return (m - 1).bit_length()
+
+
+def _exponent_above(number: float) -> int:
+    """Return the least e with number <= 2^e."""
+    mantissa, exponent = math.frexp(number)
+    return exponent - 1 if mantissa == 0.5 else exponent
+
+
+def _exponent_below(number: float) -> int:
+    """Return the greatest e with 2^e <= number."""
+    return math.frexp(number)[1] - 1
+
+
+def _rows(state: Quantised) -> int:
+    return state.unit.numel()
+
+
+def _peak(values: torch.Tensor, shape: torch.Size | tuple[int, ...]) -> torch.Tensor:
+    """Return the greatest magnitude per sample, NaN where there is one, as a float64 tensor of the given shape."""
+    if not values.numel():
+        return values.new_zeros(shape)
+    rows = math.prod(shape)
+    least, greatest = torch.aminmax(values.reshape(rows, -1), dim=1)
+    return torch.maximum(greatest, -least).reshape(shape)
+
+
+def _rounded(values: torch.Tensor, unit: torch.Tensor, grid: int) -> torch.Tensor:
+    """Return the values as integer multiples of the unit, rounded to nearest on the grid."""
+    scaled = values.mul(unit.mul(2.0**grid).reciprocal()).round_()
+    return scaled.to(torch.int64).mul_(2**grid)
+
+
+def _addend(state: Quantised, value: torch.Tensor, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return q = round(beta f / unit) on the grid, and the greatest |q| per sample as float64, NaN where f is NaN."""
+    scale = state.unit.reciprocal().mul(math.ldexp(beta, -state.grid))
+    scaled = value.to(torch.float64).mul(scale).round_()
+    peak = _peak(scaled, state.unit.shape).mul(2.0**state.grid)
+    return scaled.to(torch.int64).mul_(2**state.grid), peak
+
+
+def _in_range(unit: torch.Tensor, peak: torch.Tensor) -> torch.Tensor:
+    """Return the unit, but infinity or NaN from the first number on that does not fit or is not finite.
+
+    Args:
+        unit: the unit so far.
+        peak: greatest magnitude of a number in units.
+    """
+    marked = torch.full_like(peak, math.inf).masked_fill(~torch.isfinite(peak), math.nan)
+    return torch.where((peak <= _GREATEST) | ~torch.isfinite(unit), unit, marked)
+
+
+def _divide(integers: torch.Tensor, m: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return floor(Y / m) and Y mod m in [0, m)."""
+    if m & (m - 1) == 0:
+        return integers >> (m.bit_length() - 1), integers & (m - 1)
+    quotient = torch.div(integers, m, rounding_mode="floor")
+    return quotient, integers - quotient * m
