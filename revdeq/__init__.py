@@ -1,5 +1,6 @@
 """Reversible deep equilibrium models: solvers and adjoints for fixed points in PyTorch."""
 
+from revdeq import nn as nn
 from revdeq.adjoint import (
     Adjoint as Adjoint,
     CheckpointedAdjoint as CheckpointedAdjoint,
