@@ -1,0 +1,24 @@
+"""The command line: each command is a function in its own file under `reports/commands`."""
+
+from __future__ import annotations
+
+import typer
+
+from reports.commands.compare import compare
+from reports.commands.gate import gate
+from reports.commands.plan import plan
+from reports.commands.report import report
+
+
+app = typer.Typer(
+    name="revdeq",
+    help="Verify, judge and show reversible deep equilibrium solvers. Exit status: 0 holds, 1 falls short, "
+    "2 could not run.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("gate")(gate)
+app.command("report")(report)
+app.command("compare")(compare)
+app.command("plan")(plan)

@@ -1,0 +1,31 @@
+"""The console entry `revdeq`: says in one sentence what is missing where the command line's libraries are not there."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib.util import find_spec
+
+
+_NEEDED = ("typer", "rich", "jinja2", "matplotlib", "pandas", "pyarrow", "numpy", "scipy", "mpmath", "flint", "sklearn")
+COULD_NOT_RUN = 2
+
+
+def main() -> None:
+    """Run the command line; exit status 0 holds, 1 falls short, 2 could not run."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        print(
+            f"revdeq: the command line needs {', '.join(missing)}, which the core does not install: "
+            "run pip install 'revdeq[report]'.",
+            file=sys.stderr,
+        )
+        raise SystemExit(COULD_NOT_RUN)
+    from reports.cli import app
+
+    try:
+        app()
+    except Exception:
+        # Python's own status for a crash is 1, which here would read as the verdict "falls short".
+        logging.getLogger("revdeq").exception("revdeq: a defect of the program, which could not go on:")
+        raise SystemExit(COULD_NOT_RUN) from None

@@ -1,0 +1,1 @@
+"""The commands of `revdeq`, one small file each."""

@@ -1,0 +1,39 @@
+"""`revdeq gate`: judge a results file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reports.commands.status import leave, user_errors
+from reports.junit import to_junit
+from reports.markdown import to_markdown
+from reports.merge import merge
+from reports.text import plural
+from reports.verdict import counts, headline
+from verify.gate import judge
+from verify.result import read_results, write_text
+
+
+def gate(
+    results: Annotated[Path, typer.Argument(help="a results.json that revdeq verify wrote")],
+    out: Annotated[Path | None, typer.Option(help="folder for report.md and junit.xml")] = None,
+    most: Annotated[int, typer.Option(min=1, help="how many findings to print")] = 50,
+) -> None:
+    """Judge RESULTS: status 0 holds, 1 falls short, 2 could not be judged."""
+    with user_errors():
+        run = read_results(results)
+        judgement = judge(run)
+        dossier = merge([run], [judgement])
+        failures = judgement.failures
+        for finding in failures[:most]:
+            typer.echo(finding.text())
+        if len(failures) > most:
+            typer.echo(f"and {plural(len(failures) - most, 'more finding')}; --most N prints more of them.")
+        typer.echo(f"{headline(dossier)}. {counts(dossier)}")
+        if out is not None:
+            write_text(to_markdown(dossier), out / "report.md")
+            write_text(to_junit(dossier), out / "junit.xml")
+        leave(dossier.holds)
