@@ -1,50 +1,109 @@
 """The surroundings of an evaluation of f: random state, autocast and numerical flags, recorded and brought back."""
 
 import contextlib
-from collections.abc import Generator, Sequence
+import operator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
+from torch import backends
 
 
 @dataclass(frozen=True)
 class RandomState:
-    """The states of the random number generators that f can reach: the CPU's and those of the given CUDA devices."""
+    """The states of the random number generators that f can reach.
+
+    These are the CPU's, those of the given CUDA devices, and the generators that f names in its calls.
+    """
 
     cpu: torch.Tensor
     cuda: tuple[tuple[int, torch.Tensor], ...]
+    named: tuple[tuple[torch.Generator, torch.Tensor], ...] = ()
 
     @staticmethod
-    def now(devices: Sequence[int]) -> "RandomState":
+    def now(devices: Sequence[int], named: Sequence[torch.Generator] = ()) -> "RandomState":
         """Record the states as they stand.
 
         Args:
             devices: indices of the CUDA devices whose generators count.
+            named: further generators that count.
         """
-        return RandomState(torch.get_rng_state(), tuple((i, torch.cuda.get_rng_state(i)) for i in devices))
+        return RandomState(
+            torch.get_rng_state(),
+            tuple((i, torch.cuda.get_rng_state(i)) for i in devices),
+            tuple((g, g.get_state()) for g in named),
+        )
 
     def restore(self) -> None:
         """Put the generators back to this state."""
         torch.set_rng_state(self.cpu)
         for index, state in self.cuda:
             torch.cuda.set_rng_state(state, index)
+        for generator, state in self.named:
+            generator.set_state(state)
 
     def same_as(self, other: "RandomState") -> bool:
         """Whether no generator has moved between the two."""
         return torch.equal(self.cpu, other.cpu) and all(
-            torch.equal(a, b) for (_, a), (_, b) in zip(self.cuda, other.cuda, strict=True)
+            torch.equal(a, b) for (_, a), (_, b) in zip(self.cuda + self.named, other.cuda + other.named, strict=True)
         )
+
+
+class _Switch(NamedTuple):
+    """One process-wide setting that changes what an operation computes."""
+
+    read: Callable[[], Any]
+    write: Callable[[Any], None]
+
+
+def _attribute(owner: Any, name: str) -> _Switch:
+    def write(value: Any) -> None:
+        setattr(owner, name, value)
+
+    return _Switch(lambda: getattr(owner, name), write)
+
+
+def _write_deterministic(value: tuple[bool, bool]) -> None:
+    torch.use_deterministic_algorithms(value[0], warn_only=value[1])
+
+
+def _precision_switches() -> tuple[_Switch, ...]:
+    if hasattr(backends, "fp32_precision"):
+        # From torch 2.9 on the older names raise when read after the newer ones were set, so only these are safe.
+        paths = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv")
+        return tuple(_attribute(operator.attrgetter(path)(backends), "fp32_precision") for path in paths)
+    return (
+        _Switch(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+        _attribute(backends.cudnn, "allow_tf32"),
+    )
+
+
+_SWITCHES: tuple[_Switch, ...] = (
+    _Switch(torch.get_default_dtype, torch.set_default_dtype),
+    _Switch(
+        lambda: (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ),
+        _write_deterministic,
+    ),
+    _attribute(backends.cudnn, "deterministic"),
+    _attribute(backends.cudnn, "benchmark"),
+    _Switch(backends.cuda.flash_sdp_enabled, backends.cuda.enable_flash_sdp),
+    _Switch(backends.cuda.mem_efficient_sdp_enabled, backends.cuda.enable_mem_efficient_sdp),
+    _Switch(backends.cuda.math_sdp_enabled, backends.cuda.enable_math_sdp),
+    _Switch(backends.cuda.cudnn_sdp_enabled, backends.cuda.enable_cudnn_sdp),
+    *_precision_switches(),
+)
 
 
 @dataclass(frozen=True)
 class Flags:
-    """The switches that change what an operation computes, per thread or per process."""
+    """The switches that change what an operation computes: autocast (per thread), the others (per process)."""
 
     autocast: tuple[tuple[str, bool, torch.dtype], ...]
-    default_dtype: torch.dtype
-    deterministic: tuple[bool, bool]
-    matmul_precision: str
-    cudnn: tuple[bool, bool, bool]
+    switches: tuple[Any, ...]
 
     @staticmethod
     def now(device_types: Sequence[str]) -> "Flags":
@@ -55,19 +114,18 @@ class Flags:
         """
         return Flags(
             tuple((d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in device_types),
-            torch.get_default_dtype(),
-            (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
-            torch.get_float32_matmul_precision(),
-            (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32),
+            tuple(switch.read() for switch in _SWITCHES),
         )
 
-    def _apply(self) -> None:
-        torch.set_default_dtype(self.default_dtype)
-        torch.use_deterministic_algorithms(self.deterministic[0], warn_only=self.deterministic[1])
-        torch.set_float32_matmul_precision(self.matmul_precision)
-        torch.backends.cudnn.deterministic = self.cudnn[0]
-        torch.backends.cudnn.benchmark = self.cudnn[1]
-        torch.backends.cudnn.allow_tf32 = self.cudnn[2]
+    @property
+    def autocasting(self) -> bool:
+        """Whether autocast is on for any of the device types."""
+        return any(enabled for _, enabled, _ in self.autocast)
+
+    def _write_where_not(self, others: "Flags") -> None:
+        for switch, value, other in zip(_SWITCHES, self.switches, others.switches, strict=True):
+            if value != other:
+                switch.write(value)
 
     @contextlib.contextmanager
     def active(self) -> Generator[None]:
@@ -78,13 +136,6 @@ class Flags:
                 if enabled or (device, enabled, dtype) not in before.autocast:
                     # Without the cache of cast weights: a cast made in one replay must not enter the graph of the next.
                     stack.enter_context(torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False))
-            changed = (
-                before.default_dtype,
-                before.deterministic,
-                before.matmul_precision,
-                before.cudnn,
-            ) != (self.default_dtype, self.deterministic, self.matmul_precision, self.cudnn)
-            if changed:
-                self._apply()
-                stack.callback(before._apply)
+            self._write_where_not(before)
+            stack.callback(before._write_where_not, self)
             yield

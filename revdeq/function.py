@@ -1,11 +1,6 @@
 """The user's function as one call that finds what it reads and can be replayed in the backward pass.
 
-NOTE [What f reads]
-A gradient is lost silently when f reads a trainable tensor that the autograd node does not list as an input. The first
-evaluation of a solve runs under a `TorchFunctionMode`, which sees every tensor that enters an operation. Those that
-were not made inside the evaluation are what f reads: parameters, captured tensors (leaves or not), constants and
-buffers. The backward pass checks the finding: it walks the graph of its first replay, and a trainable leaf that is
-reached but not listed raises `GradientError`.
+See NOTE [What f reads] in `revdeq.reads`.
 
 NOTE [f is one map]
 A fixed point needs one map, so all evaluations of a solve draw the same random numbers (one dropout mask a solve), in
@@ -14,86 +9,21 @@ normalisation layers are updated once an evaluation in the forward pass, as in a
 """
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from torch.autograd.graph import Node
-from torch.overrides import TorchFunctionMode
 
 from revdeq.environment import Flags, RandomState
+from revdeq.reads import Reach, ReadsSeen, Substituted, reached_leaves, refuse_unlisted, sequence_number
+from revdeq.sharding import refuse_sharded_modules
 from revdeq.solution import GradientError
 from revdeq.tree import Leaves, Tree, flatten, leaf_names, unflatten
 
 
 PartialLeaves: TypeAlias = tuple[torch.Tensor | None, ...]
 """Leaves of a cotangent or gradient, in which None stands for an exact zero."""
-
-
-# These update the running statistics that they are given without raising the tensors' version counters.
-_UPDATES_STATISTICS: frozenset[Any] = frozenset(
-    {
-        torch.nn.functional.batch_norm,
-        torch.nn.functional.instance_norm,
-        torch.batch_norm,
-        torch.instance_norm,
-        torch.native_batch_norm,
-    }
-)
-
-
-class _ReadsSeen(TorchFunctionMode):
-    """Collects the tensors that enter an operation and were not made by one before; see NOTE [What f reads]."""
-
-    def __init__(self, known: Iterable[torch.Tensor]) -> None:
-        super().__init__()
-        self._inside = {id(t) for t in known}
-        self.seen: dict[int, torch.Tensor] = {}
-        self.versions: dict[int, int] = {}
-        self.statistics: set[int] = set()
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        entering = list(_tensors((args, kwargs)))
-        for tensor in entering:
-            # The id of a tensor made inside can be taken over only by another one made inside: what was made outside
-            # stays alive throughout.
-            if id(tensor) not in self._inside and id(tensor) not in self.seen:
-                self.seen[id(tensor)] = tensor
-                self.versions[id(tensor)] = 0 if tensor.is_inference() else tensor._version
-        if func in _UPDATES_STATISTICS:
-            self.statistics.update(id(t) for t in entering if not t.requires_grad)
-        result = func(*args, **kwargs)
-        self._inside.update(id(t) for t in _tensors(result) if id(t) not in self.seen)
-        return result
-
-
-class _Substituted(TorchFunctionMode):
-    """Puts other tensors in the place of captured ones, by identity, in every operation."""
-
-    def __init__(self, substitutes: dict[int, torch.Tensor]) -> None:
-        super().__init__()
-        self._substitutes = substitutes
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        leaves, structure = flatten((args, kwargs or {}))
-        entering, named = unflatten([self._substitutes.get(id(leaf), leaf) for leaf in leaves], structure)
-        return func(*entering, **named)
-
-
-def _tensors(tree: Any) -> Iterator[torch.Tensor]:
-    if isinstance(tree, torch.Tensor):
-        yield tree
-    elif isinstance(tree, tuple | list):
-        for item in tree:
-            yield from _tensors(item)
-    elif isinstance(tree, dict):
-        for item in tree.values():
-            yield from _tensors(item)
 
 
 def vjp(
@@ -124,8 +54,8 @@ class Linearisation:
         value: leaves of f(z), detached.
     """
 
-    def __init__(self, z: Leaves, value: Leaves, inputs: Leaves) -> None:
-        self._z, self._value, self._inputs = z, value, inputs
+    def __init__(self, z: Leaves, value: Leaves, inputs: Leaves, watched: Leaves) -> None:
+        self._z, self._value, self._inputs, self._watched = z, value, inputs, watched
         self.value: Leaves = tuple(v.detach() for v in value)
 
     def pull_back(self, cotangent: Leaves) -> tuple[PartialLeaves, PartialLeaves]:
@@ -136,9 +66,20 @@ class Linearisation:
 
         Returns:
             The cotangent of z in the dtypes of f, and the gradients of `Replay.inputs`; None stands for an exact zero.
+
+        Raises:
+            GradientError: f read a trainable tensor here that its first evaluation did not read.
         """
-        grads = self._vjp(cotangent, (*self._z, *self._inputs), keep=False)
-        return grads[: len(self._z)], grads[len(self._z) :]
+        first, last = len(self._z), len(self._z) + len(self._inputs)
+        grads = self._vjp(cotangent, (*self._z, *self._inputs, *self._watched), keep=False)
+        for tensor, grad in zip(self._watched, grads[last:], strict=True):
+            if grad is not None:
+                raise GradientError(
+                    f"function read a trainable tensor of shape {tuple(tensor.shape)} that it did not read in its "
+                    "first evaluation, so its gradient would be lost; pass it in args, or give the module that holds "
+                    "it as the function itself."
+                )
+        return grads[:first], grads[first:last]
 
     def pull_back_state(self, cotangent: Leaves) -> PartialLeaves:
         """Return the product of `cotangent` with df/dz alone, and keep the graph for more."""
@@ -180,10 +121,10 @@ class Function:
         self.arg_tensors: Leaves = tuple(leaf for leaf in arg_leaves if isinstance(leaf, torch.Tensor))
         self.captured: Leaves = ()
         self.constants: Leaves = ()
+        self._read: Leaves = ()
+        self._watched: Leaves = ()
         self._updated: Leaves = ()
-        device_types = dict.fromkeys([leaf.device.type for leaf in leaves] + ["cpu"])
-        self._flags = Flags.now(list(device_types))
-        self._autocast = any(enabled for _, enabled, _ in self._flags.autocast)
+        self._flags = Flags.now(list(dict.fromkeys([leaf.device.type for leaf in leaves] + ["cpu"])))
         self._cuda = tuple({leaf.device.index for leaf in leaves if leaf.device.type == "cuda"})
         self._capturing = bool(self._cuda) and torch.cuda.is_current_stream_capturing()
         self._random_before = None if self._capturing else RandomState.now(self._cuda)
@@ -191,10 +132,15 @@ class Function:
         self._draws = False
         self._started = False
         self._recording = False
+        self._keep_graph = False
 
-    def record_reads(self) -> None:
-        """Make the first evaluation find what f reads; an adjoint that replays f calls this before the forward pass."""
-        self._recording = True
+    def record_reads(self, *, keep_graph: bool = False) -> None:
+        """Make the first evaluation find what f reads; an adjoint that replays f calls this before the forward pass.
+
+        Args:
+            keep_graph: whether the graph of that evaluation is wanted too.
+        """
+        self._recording, self._keep_graph = True, keep_graph
 
     def __call__(self, z: Leaves) -> Leaves:
         """Evaluate f once in the forward pass, in the grad mode that holds.
@@ -209,30 +155,29 @@ class Function:
             TypeError, ValueError: what f returned does not fit z0; the sentence says how.
         """
         narrow = self._narrow(z)
-        if not self._started:
-            self._started = True
-            value = self._discover(narrow) if self._recording else self._evaluate(narrow, self.args)
-            if self._random_before is not None:
-                self._random_after = RandomState.now(self._cuda)
-                self._draws = not self._random_before.same_as(self._random_after)
-            return value
-        if self._draws:
-            assert self._random_before is not None
-            self._random_before.restore()
-        return self._evaluate(narrow, self.args)
+        if self._started:
+            self._restore_random()
+            return self._evaluate(narrow, self.args)
+        self._started = True
+        value = self._discover(narrow) if self._recording else self._evaluate_first(narrow, self.args, ReadsSeen(()))
+        if self._random_before is not None:
+            self._random_after = self._random_now()
+            self._draws = not self._random_before.same_as(self._random_after)
+        return value
 
     def finish(self) -> None:
-        """Close the forward pass: check that the random numbers were drawn as the first evaluation drew them.
+        """Close the forward pass: check that every evaluation drew the random numbers that the first one drew.
 
         Raises:
-            GradientError: an evaluation after the first drew random numbers although the first did not.
+            GradientError: a later evaluation drew more, fewer or others.
         """
-        if self._random_before is None or self._random_after is None:
-            return
-        if not self._draws and not self._random_before.same_as(RandomState.now(self._cuda)):
+        if self._flags.autocasting and self._recording:
+            # Weights cast without a graph must not be taken for those of the operations that follow.
+            torch.clear_autocast_cache()
+        if self._random_after is not None and not self._random_after.same_as(self._random_now()):
             raise GradientError(
-                "function drew random numbers in a later evaluation but none in the first, so it is not one map; "
-                "draw the same numbers at every evaluation, or draw them before the solve and pass them in args."
+                "function drew other random numbers in a later evaluation than in the first, so it is not one map; "
+                "draw the same at every evaluation, or draw them before the solve and pass them in args."
             )
 
     def replay(self, arg_tensors: Leaves, captured_needed: Sequence[bool]) -> "Replay":
@@ -253,28 +198,51 @@ class Function:
     def _narrow(self, z: Leaves) -> Leaves:
         return tuple(x.to(start.dtype) for x, start in zip(z, self.z0, strict=True))
 
+    def _random_now(self) -> RandomState:
+        assert self._random_before is not None
+        return RandomState.now(self._cuda, [generator for generator, _ in self._random_before.named])
+
+    def _restore_random(self) -> None:
+        if self._draws:
+            assert self._random_before is not None
+            self._random_before.restore()
+
+    def _evaluate_first(self, z: Leaves, args: Tree, reads: ReadsSeen) -> Leaves:
+        with reads:
+            value = self._evaluate(z, args)
+        if self._random_before is not None:
+            self._random_before = dataclasses.replace(self._random_before, named=tuple(reads.generators.values()))
+        return value
+
     def _discover(self, z: Leaves) -> Leaves:
+        """Evaluate f with a graph and find what it reads."""
+        keep = self._keep_graph
         # f gets aliases of the tensors of args: the same tensor read from elsewhere is then seen as captured too.
         # Not where the graph of this very evaluation is wanted: aliases are not connected to args.
-        aliases = (
-            self.arg_tensors
-            if torch.is_grad_enabled()
-            else tuple(t.detach().requires_grad_(t.requires_grad) for t in self.arg_tensors)
+        local = (
+            self.arg_tensors if keep else tuple(t.detach().requires_grad_(t.requires_grad) for t in self.arg_tensors)
         )
-        with _ReadsSeen((*z, *aliases)) as reads:
-            value = self._evaluate(z, self._with_arg_tensors(aliases))
-        changed = {i for i, t in reads.seen.items() if not t.is_inference() and t._version != reads.versions[i]}
-        outside = list(reads.seen.values())
+        reads = ReadsSeen((*z, *local))
+        since = sequence_number()
+        with torch.enable_grad(), _without_autocast_cache(self._flags.autocasting), refuse_sharded_modules():
+            value = self._evaluate_first(z, self._with_arg_tensors(local), reads)
+        reach = Reach.of(self.function)
+        seen = [t for t in reads.seen.values() if t.requires_grad]
+        seen += reached_leaves(value, (*z, *local), [Substituted.current(t) for t in seen], since)
+        ids = {id(t) for t in seen}
         if isinstance(self.function, torch.nn.Module):
-            # A compiled or foreign forward may hide from the mode what it reads; its module still lists it.
-            outside += [p for p in self.function.parameters() if id(p) not in reads.seen]
-        self.captured = tuple(t for t in outside if t.requires_grad)
-        self._updated = tuple(
-            t for i, t in reads.seen.items() if i in (changed | reads.statistics) and not t.requires_grad
-        )
+            # A later evaluation may read the others: a module decides that by its data.
+            seen += [t for t in self.function.parameters() if t.requires_grad and id(t) not in ids]
+            ids.update(id(t) for t in seen)
+        self._read = tuple(seen)
+        self.captured = tuple(Substituted.current(t) for t in seen)
+        self._watched = tuple(t for t in reach.trainable if id(t) not in ids)
+        self._updated = tuple({id(t): t for t in (*reads.updated(), *reach.statistics)}.values())
         updated = {id(t) for t in self._updated}
-        self.constants = tuple(t for t in reads.seen.values() if not t.requires_grad and id(t) not in updated)
-        return value
+        self.constants = tuple(
+            t for i, t in reads.seen.items() if not t.requires_grad and not t.is_inference() and i not in updated
+        )
+        return value if keep else tuple(v.detach() for v in value)
 
     def _evaluate(self, z: Leaves, args: Tree) -> Leaves:
         versions = [None if x.is_inference() else x._version for x in z]
@@ -307,7 +275,7 @@ class Function:
                     f"function returned a tensor on {leaf.device} for leaf {name}; it must stay on the device of z0, "
                     f"{start.device}."
                 )
-            if leaf.dtype != start.dtype and not (self._autocast and leaf.dtype.is_floating_point):
+            if leaf.dtype != start.dtype and not (self._flags.autocasting and leaf.dtype.is_floating_point):
                 raise TypeError(
                     f"function returned dtype {leaf.dtype} for leaf {name}; it must return the dtype of z0, "
                     f"{start.dtype}: cast z0 or the parameters, and let state_dtype widen the states."
@@ -333,11 +301,14 @@ class Replay:
         self._args = function._with_arg_tensors(local)
         self._substitutes: dict[int, torch.Tensor] = {}
         captured: list[torch.Tensor] = []
-        for tensor, needed in zip(function.captured, captured_needed, strict=True):
+        self._replaced: list[torch.Tensor] = []
+        pairs = zip(function._read, function.captured, captured_needed, strict=True)
+        for tensor, attached, needed in pairs:
             # The hooks of a captured tensor (and retain_grad) would run once a replay, on parts of the gradient. A
             # local copy has none; autograd runs them once, on the whole, outside.
-            if not tensor.is_leaf or tensor._backward_hooks:
+            if attached is not tensor or not tensor.is_leaf or tensor._backward_hooks:
                 self._substitutes[id(tensor)] = tensor.detach().requires_grad_()
+                self._replaced.append(tensor)
             if needed:
                 captured.append(self._substitutes.get(id(tensor), tensor))
         self.inputs: Leaves = (*self.arg_inputs, *captured)
@@ -347,7 +318,7 @@ class Replay:
     def active(self) -> Generator[None]:
         """Hold the surroundings of the forward pass inside the block; generators and buffers end as they were."""
         f = self._f
-        before = None if f._random_before is None or not f._draws else RandomState.now(f._cuda)
+        before = f._random_now() if f._draws else None
         buffers = [t.detach().clone() for t in f._updated]
         try:
             with f._flags.active(), torch.enable_grad():
@@ -362,13 +333,11 @@ class Replay:
     def evaluate(self, z: Leaves) -> Leaves:
         """Evaluate f at the leaves `z` in the grad mode that holds, with local args and captured tensors."""
         f = self._f
-        if f._draws:
-            assert f._random_before is not None
-            f._random_before.restore()
+        f._restore_random()
         narrow = f._narrow(z)
         if not self._substitutes:
             return f._evaluate(narrow, self._args)
-        with _Substituted(self._substitutes):
+        with Substituted(self._substitutes):
             return f._evaluate(narrow, self._args)
 
     def linearise(self, z: Leaves) -> Linearisation:
@@ -380,28 +349,21 @@ class Replay:
         local = tuple(x.detach().requires_grad_() for x in self._f._narrow(z))
         value = self.evaluate(local)
         if not self._walked:
-            self._refuse_unlisted_leaves(value, local)
+            own = [t for t in self._f._read if id(t) not in self._substitutes]
+            refuse_unlisted(value, (*local, *self.arg_inputs, *own, *self._substitutes.values()), self._replaced)
             self._walked = True
-        return Linearisation(local, value, self.inputs)
+        return Linearisation(local, value, self.inputs, self._f._watched)
 
-    def _refuse_unlisted_leaves(self, value: Leaves, local: Leaves) -> None:
-        """Raise where the graph of an evaluation reaches a trainable leaf that would get no gradient."""
-        listed = {id(t) for t in (*local, *self._f.captured, *self.arg_inputs, *self._substitutes.values())}
-        pending: list[Node] = [v.grad_fn for v in value if v.grad_fn is not None]
-        visited: set[Node] = set()
-        while pending:
-            node = pending.pop()
-            if node in visited:
-                continue
-            visited.add(node)
-            variable = getattr(node, "variable", None)  # only the nodes that accumulate into a leaf have one
-            if isinstance(variable, torch.Tensor) and id(variable) not in listed:
-                raise GradientError(
-                    "function reads a trainable tensor of shape "
-                    f"{tuple(variable.shape)} that was not seen in "
-                    "the forward pass, so its gradient would be lost; pass it in args, or make it a module parameter."
-                )
-            pending.extend(child for child, _ in node.next_functions if child is not None)
+
+@contextlib.contextmanager
+def _without_autocast_cache(autocasting: bool) -> Generator[None]:
+    """Cast weights anew inside the block, so that the casts belong to the graph of what is computed there."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(before and not autocasting)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
 
 
 def _check_start(leaves: Sequence[Any], names: Sequence[str]) -> None:

@@ -50,7 +50,7 @@ class CheckpointedAdjoint(Adjoint):
         if not torch.is_grad_enabled():
             outcome = iterate(f, solver, f.z0, stopping)
         else:
-            f.record_reads()
+            f.record_reads(keep_graph=True)
             outcome = (
                 self._run_to_tolerance(f, solver, stopping) if stopping.by_tolerance else self._run(f, solver, stopping)
             )

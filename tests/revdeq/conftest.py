@@ -1,0 +1,122 @@
+"""How the tests of the solver compare gradients and count evaluations."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from revdeq import Adjoint, Reversible, ReversibleAdjoint, Solution, Solver, UnrolledAdjoint, solve
+from revdeq.tree import flatten
+
+
+Tree = Any
+Compare = Callable[..., list[torch.Tensor | None]]
+
+
+def leaves_of(tree: Tree) -> list[torch.Tensor]:
+    """Return the tensors of a tree."""
+    leaves, _ = flatten(tree)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def loss_of(solution: Solution, *, on: str = "both") -> torch.Tensor:
+    """Return a scalar with an uneven cotangent on z1, on y1 (named "z", "y"), or on both."""
+    total = torch.zeros((), dtype=torch.float64)
+    for name, tree in (("z", solution.z1), ("y", solution.y1)):
+        if on not in (name, "both"):
+            continue
+        for leaf in leaves_of(tree):
+            weights = torch.linspace(0.5, 1.5 if name == "z" else -1.0, leaf.numel(), dtype=torch.float64)
+            total = total + (leaf.double().reshape(-1) * weights).sum()
+    return total
+
+
+def gradients(
+    function: Callable[..., Tree],
+    z0: Tree,
+    args: Tree,
+    wanted: Sequence[torch.Tensor],
+    *,
+    adjoint: Adjoint,
+    solver: Solver | None = None,
+    max_steps: int = 3,
+    on: str = "both",
+    **options: Any,
+) -> list[torch.Tensor | None]:
+    """Return the gradients of `loss_of` in `wanted`; None where there is no dependence."""
+    solution = solve(
+        function, z0, args, solver=solver or Reversible(0.7), adjoint=adjoint, max_steps=max_steps, **options
+    )
+    return list(torch.autograd.grad(loss_of(solution, on=on), wanted, allow_unused=True, retain_graph=True))
+
+
+@pytest.fixture
+def agree() -> Compare:
+    """Assert that the reversible gradients are the unrolled ones, leaf by leaf, and return them."""
+
+    def compare(
+        function: Callable[..., Tree],
+        z0: Tree,
+        args: Tree,
+        wanted: Sequence[torch.Tensor],
+        *,
+        tolerance: float = 1e-10,
+        adjoint: Adjoint | None = None,
+        **options: Any,
+    ) -> list[torch.Tensor | None]:
+        # min_bits=0: the reversal itself is compared, not the recomputation that replaces it where it is poor.
+        adjoint = ReversibleAdjoint(min_bits=0, on_untrusted="raise") if adjoint is None else adjoint
+        expected = gradients(function, z0, args, wanted, adjoint=UnrolledAdjoint(), **options)
+        got = gradients(function, z0, args, wanted, adjoint=adjoint, **options)
+        for i, (g, e) in enumerate(zip(got, expected, strict=True)):
+            if e is None or not bool(e.any()):
+                assert g is None or not bool(g.any()), f"leaf {i}: {g}, expected none"
+                continue
+            assert g is not None, f"leaf {i} has no gradient"
+            assert g.dtype == e.dtype
+            assert g.shape == e.shape
+            error = float(torch.linalg.vector_norm((g - e).double()) / torch.linalg.vector_norm(e.double()))
+            assert error <= tolerance, f"leaf {i}: relative error {error:.1e}, allowed {tolerance:.0e}"
+        return got
+
+    return compare
+
+
+class Counter:
+    """A map whose evaluations and VJPs are counted."""
+
+    def __init__(self) -> None:
+        self.evaluations = 0
+        self.vjps = 0
+
+    def __call__(self, z: torch.Tensor, args: torch.Tensor) -> torch.Tensor:
+        self.evaluations += 1
+        return _Counted.apply(torch.tanh(z @ args), self)
+
+
+class _Counted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, counter: Counter) -> torch.Tensor:
+        ctx.counter = counter
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        ctx.counter.vjps += 1
+        return cotangents[0], None
+
+
+@pytest.fixture
+def counter() -> Counter:
+    """Return a fresh counting map z -> tanh(z @ args)."""
+    return Counter()
+
+
+@pytest.fixture
+def problem() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return z0 (3, 4), W (4, 4) and x (3, 4) in float64, all requiring grad, with ||W|| about 0.4."""
+    z0 = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    weight = (0.1 * torch.randn(4, 4, dtype=torch.float64)).requires_grad_()
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    return z0, weight, x
