@@ -117,11 +117,12 @@ def _iterate(
         return (function(leaves[0]),)
 
     def error(state: Coupled) -> Tensor:
-        parts = [(leaves[0].to(torch.float64) - batch.fixed_point).norm(dim=1) for leaves in state]
-        return torch.hypot(parts[0], parts[1])
+        states = solver.coupled(state)[0], solver.estimate(state)[0]
+        y_error, z_error = ((leaf.to(torch.float64) - batch.fixed_point).norm(dim=1) for leaf in states)
+        return torch.hypot(y_error, z_error)
 
     solver = Reversible(beta, state_dtype=dtype)
-    state = Coupled((y.to(dtype),), (z.to(dtype),))
+    state = Coupled(solver.init((y.to(dtype),)).y, solver.init((z.to(dtype),)).z)
     errors = [error(state)]
     reconstruction: dict[int, Floats] = {}
     for n in range(1, max(steps) + 1):
@@ -130,7 +131,7 @@ def _iterate(
         if n in steps:
             back = state
             for _ in range(n):
-                before = solver.undo_z(back.z, f(back.y))
-                back = Coupled(solver.undo_y(back.y, f(before)), before)
-            reconstruction[n] = (back.z[0].to(torch.float64) - z).norm(dim=1).numpy()
+                before = solver.undo_z(back.z, f(solver.coupled(back)))
+                back = Coupled(solver.undo_y(back.y, f(solver.values(before))), before)
+            reconstruction[n] = (solver.estimate(back)[0].to(torch.float64) - z).norm(dim=1).numpy()
     return torch.stack(errors, dim=1).numpy(), reconstruction

@@ -24,8 +24,8 @@ class RateFit:
     Attributes:
         rate: factor per step, NaN where the window has too few points.
         log_uncertainty: uncertainty of ln(rate): three standard errors of the slope, plus the difference of the slopes
-            of the window's halves, plus the peak-to-peak scatter over the window's length (the most that an
-            oscillation, which a pair of complex eigenvalues makes, can turn the slope by).
+            of the window's halves, plus 3/2 of the peak-to-peak scatter over the window's length: the most that
+            an oscillation of that height, which complex eigenvalues make, can turn a least-squares slope by.
         points: number of points in each window.
     """
 
@@ -68,7 +68,9 @@ def fit_rates(errors: Floats, floors: Floats, *, transient: float = 0.25) -> Rat
     enough = points >= MINIMUM_POINTS
     return RateFit(
         np.where(enough, np.exp(slope), np.nan),
-        np.where(enough, 3 * standard_error + np.abs(first - second) + scatter / np.maximum(points - 1, 1), np.nan),
+        np.where(
+            enough, 3 * standard_error + np.abs(first - second) + 1.5 * scatter / np.maximum(points - 1, 1), np.nan
+        ),
         points,
     )
 
