@@ -111,9 +111,9 @@ def test_inner_product_is_rounded_once():
 @pytest.mark.parametrize("unit_roundoff", [2.0**-53, 2.0**-24, 2.0**-11, 2.0**-8])
 def test_disturbance_is_uniform_of_the_size_of_the_roundoff(rounding, unit_roundoff):
     arithmetic = Perturbed(unit_roundoff, seed=3, rounding=rounding)
-    leading, trailing = np.random.default_rng(0).uniform(1, 2, (2, 4000))
+    leading, trailing = np.random.default_rng(0).uniform(1, 2, 4000), np.random.default_rng(1).uniform(0, 1, 4000)
     # The sum has all the bits of the carrier, more than any of the formats holds.
-    x = arithmetic.inner.add(arithmetic.convert(leading), arithmetic.convert(trailing * 2.0**-53))
+    x = arithmetic.inner.add(arithmetic.convert(leading), arithmetic.convert(trailing * 2.0**-52))
     relative = np.asarray((arithmetic.rounded(x) - x) / x / unit_roundoff, dtype=np.float64)
     # Uniform on (-1, 1) has variance 1/3. On the grid the rounding has 1/(3 x^2), 1/6 on average over a binade, and the
     # disturbance 1/12: together 1/4.

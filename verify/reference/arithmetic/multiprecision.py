@@ -82,11 +82,13 @@ class Multiprecision:
 
     def convert(self, values: Any) -> Array:
         """Float64, integer, bool or mpf values as elements of this context, not rounded."""
-        return _object_array(self._element(np.asarray(values)))
+        with np.errstate(invalid="ignore"):  # NaN stays NaN and is no accident here
+            return _object_array(self._element(np.asarray(values)))
 
     def to_float64(self, x: Array) -> NDArray[np.float64]:
         """The nearest float64."""
-        return x.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            return x.astype(np.float64)
 
     def rounded(self, x: Array) -> Array:
         """The array itself: every result is rounded to the working precision already."""
