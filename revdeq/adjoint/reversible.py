@@ -113,6 +113,10 @@ class ReversibleAdjoint(Adjoint):
         return Attached(z1, y1, plan.outcome, health)
 
 
+# What the operations of a graph that is dropped would save for backward goes nowhere.
+_NOTHING_SAVED = torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: torch.empty(0))
+
+
 class _LastValue:
     """Evaluates f and remembers the value: a fixed number of steps ends with f(y_N), which backward computes first.
 
@@ -129,7 +133,7 @@ class _LastValue:
     def __call__(self, z: Leaves) -> Leaves:
         if self._as_replayed:
             local = tuple(leaf.detach().requires_grad_() for leaf in narrowed(z, self._f))
-            with torch.enable_grad():
+            with torch.enable_grad(), _NOTHING_SAVED:
                 self.value = tuple(leaf.detach() for leaf in self._f(local))
         else:
             self.value = self._f(z)

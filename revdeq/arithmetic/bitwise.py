@@ -26,8 +26,9 @@ from revdeq.arithmetic.base import Arithmetic
 from revdeq.arithmetic.packing import GREATEST_BASE, pack, packed_bits, packed_size, unpack
 
 
-# With |q| <= 2^62 - 2^10 and |Y| < 2^63, floor(Y/m) + q stays below 2^63 for every m >= 2; a float64 holds the bound.
-_GREATEST = 2.0**62 - 2.0**10
+# From |Y| <= 2^62 on, |q| <= 2^62 - 2^10 keeps |floor(Y/m)| + |q| below 2^63 for every m >= 2; a float64 holds both.
+_GREATEST_START = 2.0**62
+_GREATEST_ADDEND = 2.0**62 - 2.0**10
 _STATE_BITS = 62
 # Room, in bits, for states to grow beyond the start and the first value of f where no range is given.
 _HEADROOM = 10
@@ -161,8 +162,8 @@ class Bitwise(Arithmetic):
     and the default range, 20 at beta 0.5 and 1.5, 10 at 0.75 and 1.25, 6 at 0.875 and 1.125; for bfloat16 36, 18, 12.
 
     Args:
-        range: greatest magnitude that must fit, > 0, the same for all samples and leaves; None for 1024 times the
-            greatest component of z0 and of f(z0), for each sample and leaf.
+        range: magnitude below which z0 and beta f(z) stay, > 0, the same for all samples and leaves; None for 1024
+            times the greatest component of z0 and of f(z0), for each sample and leaf.
         resolution: spacing to which values of f are rounded, > 0, rounded down to a power of two; None as said above.
         memory: greatest size of the tape in bytes, an int >= 0.
 
@@ -229,7 +230,7 @@ class Bitwise(Arithmetic):
             unit = self._unit(peak)
             integers = _rounded(wide, unit, grid)
         # f is evaluated at z0 itself. An alias, so that the cotangents of y0 and z0 are summed in backward's order.
-        return Quantised(integers, _in_range(unit, peak / unit), wide.view_as(wide), grid)
+        return Quantised(integers, _in_range(unit, peak / unit, _GREATEST_START), wide.view_as(wide), grid)
 
     def fit(self, state: Quantised, value: torch.Tensor) -> Quantised:
         """Return the start in the range that z0 and f(z0) ask for; see `Arithmetic.fit`."""
@@ -239,7 +240,7 @@ class Bitwise(Arithmetic):
             peak = torch.maximum(_peak(start, shape), _peak(value.detach().to(torch.float64), shape))
             unit = self._unit(peak)
             integers = _rounded(start, unit, state.grid)
-            unit = _in_range(unit, peak / unit)
+            unit = _in_range(unit, peak / unit, _GREATEST_START)
         return Quantised(integers, unit, _carried(integers, unit, state.value, None, 1.0, 0.0), state.grid)
 
     def value(self, state: Quantised) -> torch.Tensor:
@@ -253,12 +254,12 @@ class Bitwise(Arithmetic):
         form = bitwise_form(beta)
         packed = None
         with torch.no_grad():
-            addend, peak = _addend(state, value.detach(), beta)
+            addend = _addend(state, value.detach(), beta)
+            unit = _in_range(state.unit, _peak(addend, state.unit.shape), math.ldexp(_GREATEST_ADDEND, -state.grid))
             quotient, remainder = _divide(state.integers, form.m)
-            integers = addend.add_(quotient, alpha=form.sign)
-            unit = _in_range(state.unit, peak)
+            integers = _on_grid(addend, state.grid).add_(quotient, alpha=form.sign)
             if (n + 1) * _log2(form.m) > state.grid:
-                packed = pack(remainder.to(torch.uint8).reshape(_rows(state), -1), form.m)
+                packed = pack(remainder.to(torch.uint8).reshape(_rows(state), _components(state)), form.m)
         carried = _carried(integers, unit, state.value, value, 1.0 - beta, beta)
         return Quantised(integers, unit, carried, state.grid), packed
 
@@ -267,11 +268,10 @@ class Bitwise(Arithmetic):
     ) -> Quantised:
         """Return `m sigma (Y' - q) + r`, the very integers from which the half step came."""
         form = bitwise_form(beta)
-        addend, _ = _addend(state, value.detach(), beta)
+        addend = _on_grid(_addend(state, value.detach(), beta), state.grid)
         integers = addend.sub_(state.integers).mul_(-form.sign * form.m)
         if remainder is not None:
-            count = state.integers.numel() // max(_rows(state), 1)
-            integers = integers.add_(unpack(remainder, form.m, count).reshape(integers.shape))
+            integers = integers.add_(unpack(remainder, form.m, _components(state)).reshape(integers.shape))
         return Quantised(integers, state.unit, integers * state.unit, state.grid)
 
     def returns(self, state: Quantised, start: torch.Tensor) -> torch.Tensor:
@@ -340,38 +340,45 @@ def _rows(state: Quantised) -> int:
     return state.unit.numel()
 
 
+def _components(state: Quantised) -> int:
+    return state.integers.numel() // max(_rows(state), 1)
+
+
 def _peak(values: torch.Tensor, shape: torch.Size | tuple[int, ...]) -> torch.Tensor:
     """Return the greatest magnitude per sample, NaN where there is one, as a float64 tensor of the given shape."""
     if not values.numel():
         return values.new_zeros(shape)
-    rows = math.prod(shape)
-    least, greatest = torch.aminmax(values.reshape(rows, -1), dim=1)
-    return torch.maximum(greatest, -least).reshape(shape)
+    return values.abs().reshape(math.prod(shape), -1).amax(dim=1).reshape(shape)
 
 
 def _rounded(values: torch.Tensor, unit: torch.Tensor, grid: int) -> torch.Tensor:
     """Return the values as integer multiples of the unit, rounded to nearest on the grid."""
-    scaled = values.mul(unit.mul(2.0**grid).reciprocal()).round_()
-    return scaled.to(torch.int64).mul_(2**grid)
+    return _on_grid(values.mul(unit.mul(2.0**grid).reciprocal()).round_(), grid)
 
 
-def _addend(state: Quantised, value: torch.Tensor, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return q = round(beta f / unit) on the grid, and the greatest |q| per sample as float64, NaN where f is NaN."""
-    scale = state.unit.reciprocal().mul(math.ldexp(beta, -state.grid))
-    scaled = value.to(torch.float64).mul(scale).round_()
-    peak = _peak(scaled, state.unit.shape).mul(2.0**state.grid)
-    return scaled.to(torch.int64).mul_(2**state.grid), peak
+def _on_grid(rounded: torch.Tensor, grid: int) -> torch.Tensor:
+    """Return integer multiples of 2^grid units from the floating integers that count them."""
+    integers = rounded.to(torch.int64)
+    return integers.mul_(2**grid) if grid else integers
 
 
-def _in_range(unit: torch.Tensor, peak: torch.Tensor) -> torch.Tensor:
+def _addend(state: Quantised, value: torch.Tensor, beta: float) -> torch.Tensor:
+    """Return round(beta f / (2^grid unit)) as float64; times 2^grid it is q."""
+    scale = state.unit.reciprocal().mul_(math.ldexp(beta, -state.grid))
+    return value.to(torch.float64).mul(scale).round_()
+
+
+def _in_range(unit: torch.Tensor, peak: torch.Tensor, greatest: float) -> torch.Tensor:
     """Return the unit, but infinity or NaN from the first number on that does not fit or is not finite.
 
     Args:
         unit: the unit so far.
         peak: greatest magnitude of a number in units.
+        greatest: the greatest that fits.
     """
-    marked = torch.full_like(peak, math.inf).masked_fill(~torch.isfinite(peak), math.nan)
-    return torch.where((peak <= _GREATEST) | ~torch.isfinite(unit), unit, marked)
+    # A peak that is NaN, or infinite because f is, says that f failed; one merely too great, that the range did.
+    marked = torch.where(torch.isfinite(peak), math.inf, math.nan)
+    return torch.where((peak <= greatest) | torch.isinf(unit), unit, marked.to(unit.dtype))
 
 
 def _divide(integers: torch.Tensor, m: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -379,4 +386,4 @@ def _divide(integers: torch.Tensor, m: int) -> tuple[torch.Tensor, torch.Tensor]
     if m & (m - 1) == 0:
         return integers >> (m.bit_length() - 1), integers & (m - 1)
     quotient = torch.div(integers, m, rounding_mode="floor")
-    return quotient, integers - quotient * m
+    return quotient, integers.sub(quotient, alpha=m)

@@ -33,9 +33,9 @@ class Tape:
         longer.num_bytes = self.num_bytes + sum(part.numel() for part in entry if part is not None)
         if self._memory is not None and longer.num_bytes > self._memory:
             raise ValueError(
-                f"the remainders of arithmetic='bitwise' outgrow memory={self._memory} bytes after {len(self)} half "
-                "steps; take fewer steps, give Bitwise(memory=...) more bytes, or use a beta of 0.5, 0.75, 1.25 or 1.5 "
-                "with a coarser resolution, whose first steps need no tape."
+                f"the remainders of arithmetic='bitwise' outgrow memory={self._memory} bytes at half step "
+                f"{len(longer)}; take fewer steps, give Bitwise(memory=...) more bytes, or use a beta of 0.5, 0.75, "
+                "1.25 or 1.5 with a coarser resolution, whose first steps need no tape."
             )
         return longer
 
