@@ -38,6 +38,8 @@ def excess(measured: float | None, criterion: Criterion | None) -> float:
 
 def excess_text(measured: float | None, criterion: Criterion | None) -> str:
     """`excess` for a reader: "exact" where a claim of equality holds."""
+    if measured is None or math.isnan(measured):
+        return number(measured)
     distance = excess(measured, criterion)
     if criterion is not None and criterion.comparison == "==" and distance == -math.inf:
         return "exact"

@@ -26,8 +26,8 @@ BAND = "#BBBBBB"
 PREDICTION_LINE: LineStyle = "-"
 PREDICTION_WIDTH = 0.6
 
-_SPARE = (ORANGE, SKY, PURPLE, BLACK)
-_SPARE_MARKERS = ("v", "P", "X", "<")
+_SPARE = (ORANGE, SKY, BLACK)
+_SPARE_MARKERS = ("v", "P", "X")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Appearance:
 _KNOWN: dict[str, Appearance] = {
     "reversible": Appearance(BLUE, "o", "exact (reversible adjoint)"),
     "unrolled": Appearance(GREEN, "^", "exact (unrolled adjoint)", 6.5, hollow=True, order=2.0),
+    "default": Appearance(PURPLE, "d", "exact (default adjoint)", 5.0, hollow=True, order=2.5),
     "implicit": Appearance(VERMILLION, "s", "implicit adjoint"),
     "none": Appearance(BLACK, "D", "forward only"),
 }

@@ -25,6 +25,7 @@ PAPER_SETTINGS: tuple[tuple[float, int, str], ...] = (
     (0.8, 2, "single-scale vision"),
     (0.8, 8, "vision, more steps"),
 )
+ADJOINTS = ("reversible", "default")
 _CONSTANTS = (0.5, 0.9, 0.99)
 _FLOAT64_UNIT_ROUNDOFF = 2.0**-53
 
@@ -39,7 +40,7 @@ class GradientRow:
 
 
 def gradient_rows(dossier: Dossier) -> list[GradientRow]:
-    """Rows of the exact reversible gradient.
+    """Rows of the exact gradient: of the reversible adjoint, and of the default one, which may refuse to reverse.
 
     R is the error over the rounding scale, and power is the scale over the size of the reference, so their product is
     the relative error.
@@ -47,7 +48,7 @@ def gradient_rows(dossier: Dossier) -> list[GradientRow]:
     found: list[GradientRow] = []
     for _, finding in dossier.findings:
         row = finding.measurement
-        if row is not None and row.check == "gradient" and row.adjoint == "reversible":
+        if row is not None and row.check == "gradient" and row.adjoint in ADJOINTS:
             found.append(GradientRow(row, finding.passed, _relative_error(finding)))
     return found
 
@@ -56,7 +57,7 @@ def build(dossier: Dossier) -> Sequence[Block]:
     """The paper's settings as measured, what theory says of them, and the envelope."""
     rows = gradient_rows(dossier)
     if not rows:
-        return [Notice("bad", "No gradient of the reversible adjoint was measured, so nothing here can be trusted.")]
+        return [Notice("bad", "No exact gradient was measured, so nothing here can be trusted.")]
     return [
         Prose(
             "The reversible gradient is exact for the map of N steps, up to rounding. The tables say up to how much: "
@@ -84,27 +85,30 @@ def _paper(rows: Sequence[GradientRow]) -> Grid:
         setting = f"beta {beta:g}, {num_steps} steps ({where})"
         own = [item for item in rows if item.row.beta == beta and item.row.num_steps == num_steps]
         if not own:
-            cells.append((setting, "not measured", *("",) * 7))
+            cells.append((setting, "not measured", *("",) * 8))
             levels.append("bad")
-        for name in precision_order(_name(item) for item in own):
-            group = [item for item in own if _name(item) == name]
+        keys = [(name, adjoint) for name in precision_order(_name(item) for item in own) for adjoint in ADJOINTS]
+        for name, adjoint in keys:
+            group = [item for item in own if _name(item) == name and item.row.adjoint == adjoint]
+            if not group:
+                continue
             worst = _worst(group)
             ratio = _worst_ratio(group)
             verdict, level = _verdict(group)
             problems = {item.row.problem for item in group}
             cells.append(
                 (
-                    setting, name, f"{len(problems)}", f"{len(group)}", number(worst.error), bits(worst.error),
+                    setting, name, adjoint, f"{len(problems)}", f"{len(group)}", number(worst.error), bits(worst.error),
                     f"{worst.row.problem} {worst.row.leaf}", number(ratio), verdict,
                 )
             )  # fmt: skip
             levels.append(level)
     columns = (
-        "setting", "precision", "problems", "gradients", "relative error, worst", "bits right", "worst at",
+        "setting", "precision", "adjoint", "problems", "gradients", "relative error, worst", "bits right", "worst at",
         "R, worst", "verdict",
     )  # fmt: skip
     caption = "The paper's own settings, as measured: the gradient against that of the same N steps in 50 digits."
-    return Grid(caption, columns, tuple(cells), tuple(levels), frozenset({2, 3, 4, 5, 7}))
+    return Grid(caption, columns, tuple(cells), tuple(levels), frozenset({3, 4, 5, 6, 8}))
 
 
 def _theory() -> Grid:
@@ -134,11 +138,11 @@ def _theory() -> Grid:
 
 def _envelope(rows: Sequence[GradientRow]) -> Iterable[Block]:
     for name in precision_order(_name(item) for item in rows):
-        own = [item for item in rows if _name(item) == name]
+        own = [item for item in rows if _name(item) == name and item.row.adjoint == "reversible"]
         betas = sorted({item.row.beta for item in own if item.row.beta is not None})
         steps = sorted({item.row.num_steps for item in own if item.row.num_steps is not None})
         cells = tuple((f"{beta:.4g}", *(_envelope_cell(own, beta, count) for count in steps)) for beta in betas)
-        caption = f"{name}: bits right in the worst gradient leaf, with the problem it belongs to."
+        caption = f"{name}, reversible adjoint: bits right in the worst gradient leaf, with the problem it belongs to."
         yield Grid(caption, ("beta", *(f"N = {count}" for count in steps)), cells)
 
 
