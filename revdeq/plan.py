@@ -178,9 +178,10 @@ def _rounding(wish: _Wish, growth: Tensor) -> Tensor:
     return torch.finfo(wish.state_dtype).eps / 2 * growth + torch.finfo(wish.dtype).eps / 2 * conditioning
 
 
-def _search(wish: _Wish) -> _Found:
+def _search(wish: _Wish, horizon: int = 32) -> _Found:
     """Return the fewest steps that meet the wish with their best beta; else the pair with the least error."""
-    steps = wish.num_steps or wish.max_steps
+    # Few steps are tried first, because the work grows with their number.
+    steps = wish.num_steps or min(horizon, wish.max_steps)
     betas = _candidates() if wish.beta is None else torch.tensor([wish.beta], dtype=torch.float64)
     growth = error_growth(betas, wish.kappa, steps)
     error = _rounding(wish, growth.rounding) + (growth.truncation if wish.target == "fixed-point" else 0)
@@ -196,6 +197,8 @@ def _search(wish: _Wish) -> _Found:
     error = error[1:]
     best, which = error.min(dim=1)
     met = (best <= wish.gradient_error).nonzero()
+    if not len(met) and steps < wish.max_steps:
+        return _search(wish, 4 * horizon)
     n = int(met[0]) if len(met) else int(best.argmin())
     return _Found(float(betas[which[n]]), n + 1)
 

@@ -1,0 +1,134 @@
+"""Plans: what they promise is measured, what cannot be met is refused with what would, and they read well."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from revdeq import ReversibleAdjoint, solve
+from revdeq.plan import Plan, PlanError, plan
+from revdeq.solver import Reversible
+
+
+def linear_cell(dimension: int = 12, k: float = 0.9):
+    generator = torch.Generator().manual_seed(7)
+    basis = torch.linalg.qr(torch.randn(dimension, dimension, generator=generator, dtype=torch.float64))[0]
+    weight = basis @ torch.diag(torch.linspace(-k, k, dimension, dtype=torch.float64)) @ basis.T
+    inputs = torch.randn(dimension, generator=generator, dtype=torch.float64)
+    cotangent = torch.randn(dimension, generator=generator, dtype=torch.float64)
+    return weight, inputs, cotangent
+
+
+def test_planned_gradient_error_is_kept_on_a_linear_cell():
+    weight, inputs, cotangent = linear_cell()
+    chosen = plan(0.9, spectrum="real", dtype=torch.float64, gradient_error=1e-6)
+    parameter = weight.clone().requires_grad_()
+    solution = solve(
+        lambda z, args: z @ args + inputs,
+        torch.zeros(12, dtype=torch.float64),
+        parameter,
+        solver=Reversible(chosen.beta),
+        adjoint=ReversibleAdjoint(),
+        max_steps=chosen.num_steps,
+    )
+    (gradient,) = torch.autograd.grad(solution.z1, parameter, cotangent)
+    defect = torch.eye(12, dtype=torch.float64) - weight
+    exact = torch.outer(torch.linalg.solve(defect.T, inputs), torch.linalg.solve(defect, cotangent))
+    measured = float((gradient - exact).norm() / exact.norm())
+    assert measured <= chosen.gradient_error <= 1e-6
+    # The plan is not far too careful either: two steps fewer would not do for the worst cotangent.
+    assert plan(0.9, spectrum="real", dtype=torch.float64, beta=chosen.beta, num_steps=chosen.num_steps - 2,
+                gradient_error=1.0).truncation_error > 1e-6  # fmt: skip
+
+
+@pytest.mark.parametrize("spectrum", ["real", "imaginary", "any"])
+def test_fewer_digits_need_no_more_steps(spectrum):
+    steps = [plan(0.5, spectrum=spectrum, gradient_error=e).num_steps for e in (1e-1, 1e-2, 1e-3)]
+    assert steps == sorted(steps)
+
+
+def test_counts_of_work_follow_from_the_steps():
+    chosen = plan(0.5)
+    assert chosen.evaluations == 4 * chosen.num_steps
+    assert chosen.vjps == 2 * chosen.num_steps
+    assert chosen.bits_left == pytest.approx(-math.log2(chosen.rounding_error))
+    assert chosen.memory is None
+
+
+def test_paper_settings_in_float32_are_refused_and_the_advice_names_the_wider_state():
+    with pytest.raises(PlanError, match=r"state_dtype=torch\.float64") as refusal:
+        plan(0.9, beta=0.8, num_steps=8, state_dtype=torch.float32, target="n-step", gradient_error=1e-2)
+    assert "leaving beta = 0.8 and num_steps = 8 to be chosen" in str(refusal.value)
+
+
+def test_advice_is_true_where_it_says_what_would_do():
+    with pytest.raises(PlanError, match="knowing that the spectrum is real or imaginary"):
+        plan(0.9, gradient_error=1e-4)
+    assert plan(0.9, spectrum="real", gradient_error=1e-4).gradient_error <= 1e-4
+    with pytest.raises(PlanError, match="wider dtype"):
+        plan(0.9, spectrum="real", gradient_error=1e-8)
+    assert plan(0.9, spectrum="real", gradient_error=1e-8, dtype=torch.float64).gradient_error <= 1e-8
+    with pytest.raises(PlanError, match=r"more than 16 steps"):
+        plan(0.99, spectrum="real", max_steps=16)
+    assert plan(0.99, spectrum="real").num_steps > 16
+
+
+def test_planned_function_reports_its_memory():
+    weight = torch.diag(torch.linspace(-0.6, 0.6, 16))
+    chosen = plan(function=lambda z, args: torch.tanh(z @ weight + 1), z=torch.zeros(4, 16))
+    assert chosen.memory is not None
+    assert chosen.memory.states == 4 * 64 * 8
+    # tanh keeps its value and the product its weight.
+    assert chosen.memory.graph == 64 * 4 + 256 * 4
+    assert chosen.memory.unrolled == 256 * 4 + 2 * chosen.num_steps * 64 * 4 + 2 * 64 * 8
+    assert "memory" in str(chosen)
+
+
+def test_plan_reads_as_a_short_table():
+    text = str(plan(0.9, spectrum="real"))
+    assert text.splitlines()[0].startswith("Reversible(beta=1.")
+    assert "real spectrum in [-0.9, 0.9]" in text
+    assert "not bounds" in text
+    assert max(len(line) for line in text.splitlines()) <= 100
+
+
+def test_plan_is_immutable():
+    chosen: Plan = plan(0.5)
+    with pytest.raises(AttributeError):
+        chosen.beta = 0.5  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def unchanged(z, args):
+    return z
+
+
+def doubled_and_flipped(z, args):
+    return -2 * z
+
+
+BAD_WISHES: list[tuple[dict[str, Any], str]] = [
+    ({}, "takes a contraction_constant"),
+    ({"contraction_constant": 1.0}, "less than 1"),
+    ({"contraction_constant": -0.5}, "at least 0"),
+    ({"contraction_constant": math.nan}, "at least 0"),
+    ({"contraction_constant": 0.5, "gradient_error": 0.0}, "gradient_error must be positive"),
+    ({"contraction_constant": 0.5, "gradient_error": math.nan}, "gradient_error must be positive"),
+    ({"contraction_constant": 0.5, "target": "both"}, "target must be"),
+    ({"contraction_constant": 0.5, "target": "n-step"}, "needs num_steps"),
+    ({"contraction_constant": 0.5, "num_steps": 0}, "num_steps must be at least 1"),
+    ({"contraction_constant": 0.5, "max_steps": 0}, "max_steps must be at least 1"),
+    ({"contraction_constant": 0.5, "beta": 1.0}, "different from 1"),
+    ({"contraction_constant": 0.5, "beta": -0.5}, "positive"),
+    ({"contraction_constant": 0.5, "state_dtype": torch.float16}, "narrower than dtype float32"),
+    ({"contraction_constant": 0.5, "z": torch.zeros(1)}, "without function"),
+    ({"function": unchanged}, "without z"),
+    ({"contraction_constant": 0.5, "function": unchanged, "z": torch.zeros(1)}, "not both"),
+    ({"function": doubled_and_flipped, "z": torch.zeros(3)}, "averaged map helps below -1"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_WISHES)
+def test_bad_wishes_are_refused_with_what_is_allowed(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plan(**arguments)
