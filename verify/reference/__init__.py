@@ -1,10 +1,9 @@
 """References: the same computation in another arithmetic, without torch, each with its own uncertainty."""
 
+from verify.reference.agreement import Agreement as Agreement, agreement as agreement
 from verify.reference.compare import difference as difference, greatest_difference as greatest_difference
 from verify.reference.finite_differences import (
-    Agreement as Agreement,
     FiniteDifference as FiniteDifference,
-    agreement as agreement,
     default_direction as default_direction,
     default_leaf_direction as default_leaf_direction,
     finite_differences as finite_differences,
@@ -17,13 +16,10 @@ from verify.reference.fixed_point import (
     jacobian as jacobian,
 )
 from verify.reference.float64_differences import float64_finite_differences as float64_finite_differences
+from verify.reference.implicit_rounding import implicit_rounding_scale as implicit_rounding_scale
 from verify.reference.linearise import Linearised as Linearised, convert_args as convert_args
 from verify.reference.n_step import NStep as NStep, Trajectory as Trajectory, n_step as n_step
-from verify.reference.rounding import (
-    RoundingScale as RoundingScale,
-    implicit_rounding_scale as implicit_rounding_scale,
-    rounding_scale as rounding_scale,
-)
+from verify.reference.rounding import RoundingScale as RoundingScale, rounding_scale as rounding_scale
 from verify.reference.tape import Tape as Tape, Variable as Variable
 from verify.reference.taylor import (
     FittedOrder as FittedOrder,

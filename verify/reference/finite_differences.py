@@ -1,8 +1,7 @@
-"""Finite differences in multiprecision on a ladder of steps, and the second oracle that they are."""
+"""Finite differences of the loss in multiprecision, on a ladder of steps, with an estimate of their error."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 
 from verify.reference.arithmetic.multiprecision import Multiprecision
 from verify.reference.arithmetic.protocol import Array
-from verify.reference.fixed_point import Refiner, fixed_point
+from verify.reference.fixed_point import Refiner
 from verify.reference.linearise import convert_args
-from verify.reference.n_step import Trajectory, n_step, validate_iteration
+from verify.reference.n_step import Trajectory, validate_iteration
 
 
 if TYPE_CHECKING:
@@ -42,27 +41,6 @@ class FiniteDifference:
     value: Any
     error_estimate: float
     step: float
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far two oracles that share no differentiation code are apart.
-
-    Args:
-        disagreement: |<gradient, d> - finite difference| for the direction d.
-        scale: sum over leaves of |<gradient_leaf, d_leaf>|, what the disagreement is to be measured by.
-        uncertainty: what the two oracles claim together: the gradient's uncertainty times |d|_1 plus the difference's
-            error estimate.
-    """
-
-    disagreement: float
-    scale: float
-    uncertainty: float
-
-    @property
-    def relative(self) -> float:
-        """Disagreement over scale; the two must agree to 2^-10 of what they judge, usually they do to 1e-20."""
-        return self.disagreement / self.scale if self.scale else self.disagreement
 
 
 @lru_cache(maxsize=64)
@@ -174,11 +152,9 @@ def _ladder(at: Multiprecision) -> list[Any]:
     return [first / _RATIO**rung for rung in range(_RUNGS)]
 
 
-@lru_cache(maxsize=16)
-def _rays(problem: Problem, beta: float, digits: int, key: tuple[str | None, int]) -> list[tuple[Any, _Ray]]:
-    leaf, seed = key
-    direction = default_direction(problem, seed) if leaf is None else default_leaf_direction(problem, leaf, seed)
-    return _make_rays(problem, beta, Multiprecision(digits), direction)
+@lru_cache(maxsize=4)
+def _rays(problem: Problem, beta: float, digits: int) -> list[tuple[Any, _Ray]]:
+    return _make_rays(problem, beta, Multiprecision(digits), default_direction(problem))
 
 
 def _make_rays(problem: Problem, beta: float, at: Multiprecision, direction: Direction) -> list[tuple[Any, _Ray]]:
@@ -222,10 +198,8 @@ def finite_differences(
         _validate_direction(problem, direction)
     if target == "n-step":
         validate_iteration(beta, num_steps)
-        if direction is None:
-            rays = _rays(problem, beta, digits, (None, 0))
-        else:
-            rays = _make_rays(problem, beta, at, direction)
+        shared = direction is None
+        rays = _rays(problem, beta, digits) if shared else _make_rays(problem, beta, at, direction)
         quotients = [(step, ray.quotient(num_steps, step)) for step, ray in rays]
     elif target == "fixed-point":
         quotients = _fixed_point_quotients(problem, at, default_direction(problem) if direction is None else direction)
@@ -265,58 +239,3 @@ def _extrapolate(quotients: list[tuple[Any, Any]], digits: int) -> FiniteDiffere
     smallest = float(quotients[-1][0])
     cancellation = 10.0 ** (2 - digits) * (1 + abs(float(diagonal[-1]))) / smallest
     return FiniteDifference(diagonal[-1], abs(float(diagonal[-1] - diagonal[-2])) + cancellation, smallest)
-
-
-def agreement(
-    problem: Problem,
-    beta: float,
-    num_steps: int,
-    *,
-    target: Target = "n-step",
-    digits: int = 50,
-    gradient: Mapping[str, Array] | None = None,
-    leaf: str | None = None,
-) -> Agreement:
-    """How far the reference's gradient is from finite differences of its own forward pass.
-
-    The two share the forward arithmetic and no line of differentiation code: a wrong VJP rule, a term of the adjoint
-    recursion that is missing, a wrong sign or a wrong solve all show. The direction is random, so the faults that it
-    would miss have measure zero.
-
-    Args:
-        problem: the problem.
-        beta: relaxation parameter (not used for the fixed point).
-        num_steps: N (not used for the fixed point).
-        target: whose gradient: "n-step" or "fixed-point".
-        digits: working precision.
-        gradient: leaf -> array, another gradient to compare instead of the reference's own.
-        leaf: move this leaf alone (to say which one is wrong); by default all at once.
-
-    Returns:
-        Agreement; the caller judges it.
-
-    Raises:
-        ValueError: an unknown target or leaf.
-    """
-    if leaf is not None and leaf not in problem.leaves:
-        raise ValueError(f"{problem.name} has no leaf {leaf!r}; choose among {', '.join(problem.leaves)}")
-    direction = default_direction(problem) if leaf is None else default_leaf_direction(problem, leaf)
-    if target == "n-step":
-        reference = n_step(problem, beta, num_steps, digits)
-        rays = _rays(problem, beta, digits, (leaf, 0))
-        difference = _extrapolate([(step, ray.quotient(num_steps, step)) for step, ray in rays], digits)
-    else:
-        reference = fixed_point(problem, digits)
-        difference = finite_differences(problem, beta, num_steps, target, direction, digits)
-    judged = reference.gradient if gradient is None else gradient
-    at = Multiprecision(2 * digits)
-    products = {
-        name: at.sum(at.multiply(at.convert(judged[name]), at.convert(along)))[()] for name, along in direction.items()
-    }
-    total = sum(products.values(), start=at.context.zero)
-    claimed = sum(reference.uncertainty[name] * float(np.sum(np.abs(along))) for name, along in direction.items())
-    return Agreement(
-        disagreement=abs(float(total - at.convert(difference.value)[()])),
-        scale=math.fsum(abs(float(product)) for product in products.values()),
-        uncertainty=claimed + difference.error_estimate,
-    )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from verify.reference.arithmetic.multiprecision import Multiprecision
 from verify.reference.arithmetic.perturbed import carrier
-from verify.reference.arithmetic.protocol import Arithmetic, Array
+from verify.reference.arithmetic.protocol import Array
 from verify.reference.compare import greatest_difference
 from verify.reference.linearise import Linearised, convert_args, replicate
 from verify.reference.n_step import Trajectory
@@ -201,8 +201,3 @@ def fixed_point(problem: Problem, digits: int = 50) -> FixedPoint:
             )
         uncertainty["z"] = max(uncertainty["z"], distance)
     return FixedPoint(z_star=z_star, gradient=gradient, adjoint=v, uncertainty=uncertainty, source=source)
-
-
-def residual(problem: Problem, arithmetic: Arithmetic, z: Array) -> Array:
-    """The residual f(z) - z in an arithmetic."""
-    return arithmetic.subtract(Linearised(problem, arithmetic, z, convert_args(problem, arithmetic)).value, z)

@@ -9,12 +9,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from verify.reference.arithmetic.multiprecision import Multiprecision
 from verify.reference.arithmetic.perturbed import Perturbed
 from verify.reference.arithmetic.protocol import Array
-from verify.reference.fixed_point import fixed_point, jacobian
 from verify.reference.linearise import Linearised, convert_args, replicate
 from verify.reference.n_step import n_step, validate_iteration
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
 Differentiation = Literal["reversible", "unrolled"]
 
-_REFERENCE_DIGITS = 50
+REFERENCE_DIGITS = 50
 _HALVES = {"z": 0, "y": 1}
 
 
@@ -107,7 +105,8 @@ def _is_representable(value: Fraction, bits: int) -> bool:
     return power_of_two and abs(odd).bit_length() <= bits
 
 
-def _rms(perturbed: Array, exact: Array, at: Perturbed) -> float:
+def rms(perturbed: Array, exact: Array, at: Perturbed) -> float:
+    """Root mean square of perturbed - exact over replicas and components; inf if any of them is not finite."""
     with np.errstate(all="ignore"):
         errors = at.to_float64(at.inner.subtract(perturbed, exact))
         # Scaling first keeps squares of tiny and huge errors inside the range.
@@ -117,7 +116,8 @@ def _rms(perturbed: Array, exact: Array, at: Perturbed) -> float:
         return greatest * float(np.sqrt(np.mean((errors / greatest) ** 2))) if greatest else 0.0
 
 
-def _validate(unit_roundoff_state: float, unit_roundoff_function: float, seeds: int) -> None:
+def validate_roundoffs(unit_roundoff_state: float, unit_roundoff_function: float, seeds: int) -> None:
+    """Refuse a state that is coarser than the function and fewer than 8 seeds."""
     if not unit_roundoff_state <= unit_roundoff_function:
         raise ValueError(
             f"the state's unit roundoff {unit_roundoff_state} is coarser than the function's {unit_roundoff_function}; "
@@ -171,7 +171,7 @@ def rounding_scale(
     validate_iteration(beta, num_steps)
     if beta == 1:
         raise ValueError("beta is 1; the reversal divides by 1 - beta, take another beta")
-    _validate(unit_roundoff_state, unit_roundoff_function, seeds)
+    validate_roundoffs(unit_roundoff_state, unit_roundoff_function, seeds)
     if differentiation not in ("reversible", "unrolled"):
         raise ValueError(f"differentiation is {differentiation!r}; it must be 'reversible' or 'unrolled'")
     rounding = "grid" if unit_roundoff_state < unit_roundoff_function else "relative"
@@ -179,7 +179,7 @@ def rounding_scale(
     function = Perturbed(unit_roundoff_function, accumulate, seed=1, rounding=rounding)
     state = Perturbed(unit_roundoff_state, min(accumulate, unit_roundoff_state), seed=2, rounding=rounding)
     run = _Simulation(problem, beta, state, function, seeds)
-    exact = n_step(problem, beta, num_steps, _REFERENCE_DIGITS)
+    exact = n_step(problem, beta, num_steps, REFERENCE_DIGITS)
 
     y = z = run.start()
     states = [(y, z)]
@@ -189,29 +189,29 @@ def rounding_scale(
         states.append((y, z))
     gradient, rebuilt = _adjoint(problem, run, states, reverse=differentiation == "reversible")
 
-    trajectory = [(_inner(function, y), _inner(function, z)) for y, z in exact.trajectory]
+    trajectory = [(in_carrier(function, y), in_carrier(function, z)) for y, z in exact.trajectory]
     return RoundingScale(
-        forward_z=_rms(run.cast(states[-1][1]), trajectory[-1][1], function),
-        forward_y=_rms(run.cast(states[-1][0]), trajectory[-1][0], function),
+        forward_z=rms(run.cast(states[-1][1]), trajectory[-1][1], function),
+        forward_y=rms(run.cast(states[-1][0]), trajectory[-1][0], function),
         reconstruction=tuple(_pair_rms(rebuilt[n], trajectory[n], function) for n in range(num_steps + 1)),
         round_trip=tuple(_pair_rms(rebuilt[n], states[n], function) for n in range(num_steps + 1)),
         gradient={
-            leaf: _rms(value, _inner(function, exact.gradient[leaf]), function) for leaf, value in gradient.items()
+            leaf: rms(value, in_carrier(function, exact.gradient[leaf]), function) for leaf, value in gradient.items()
         },
     )
 
 
 def _pair_rms(rebuilt: tuple[Array, Array], other: tuple[Array, Array], at: Perturbed) -> float:
-    rms_y, rms_z = (_rms(s, t, at) for s, t in zip(rebuilt, other, strict=True))
+    rms_y, rms_z = (rms(s, t, at) for s, t in zip(rebuilt, other, strict=True))
     return math.hypot(rms_y, rms_z) / math.sqrt(2)
 
 
-def _inner(at: Perturbed, exact: Array) -> Array:
+def in_carrier(at: Perturbed, exact: Array) -> Array:
     """A multiprecision array in the carrier, with an axis for the replicas."""
     if at.inner.convert(0).dtype == object:
         return at.inner.convert(exact)[None]
     high = exact.astype(np.float64)
-    low = np.asarray(np.subtract(exact, Multiprecision(_REFERENCE_DIGITS).convert(high))).astype(np.float64)
+    low = np.asarray(np.subtract(exact, Multiprecision(REFERENCE_DIGITS).convert(high))).astype(np.float64)
     return (high.astype(np.longdouble) + low.astype(np.longdouble))[None]
 
 
@@ -242,64 +242,3 @@ def _adjoint(
     for name, total in theta.items():
         gradient[f"args.{name}"] = total if wide is function else function.rounded(total)
     return gradient, visited[::-1]
-
-
-@lru_cache(maxsize=256)
-def implicit_rounding_scale(
-    problem: Problem,
-    *,
-    unit_roundoff_function: float,
-    accumulate_roundoff: float | None = None,
-    seeds: int = 8,
-) -> dict[str, float]:
-    """RMS errors that rounding should cause in the implicit gradient, whatever solver finds the two solutions.
-
-    A solver that stops at rounding level leaves residuals of the size of the rounding of f and of its VJP, so
-
-        dz = (I - K)^-1 (fl f(z*) - z*),   z = z* + dz,   dv = (I - K^T)^-1 (c + fl K(z)^T v - v)
-        g = fl f_theta(z)^T (v + dv)
-
-    with fl the perturbed arithmetic. A solver with a coarser tolerance adds its own error to this.
-
-    Args:
-        problem: the problem.
-        unit_roundoff_function: u of z0, the args and f.
-        accumulate_roundoff: u inside sums and products; by default the function's own.
-        seeds: how many simulated runs, at least 8.
-
-    Returns:
-        "z" and every leaf -> RMS error against the 50-digit reference.
-
-    Raises:
-        ValueError: fewer than 8 seeds.
-
-    References:
-        Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM (2002), sections 7.1 and 12.1.
-    """
-    _validate(unit_roundoff_function, unit_roundoff_function, seeds)
-    accumulate = unit_roundoff_function if accumulate_roundoff is None else accumulate_roundoff
-    function = Perturbed(unit_roundoff_function, accumulate, seed=3)
-    inner = function.inner
-    exact = fixed_point(problem, _REFERENCE_DIGITS)
-    args = convert_args(problem, function, seeds)
-    shape = (seeds, *problem.z0.shape)
-    z_star, v = (np.broadcast_to(_inner(function, x), shape) for x in (exact.z_star, exact.adjoint))
-    system = np.eye(problem.z0.size) - jacobian(problem, exact.z_star.astype(np.float64), problem.args)
-
-    def solve(matrix: NDArray[np.float64], right: Array) -> Array:
-        # The right-hand side is itself only a rounding error, so float64 solves for it more than precisely enough.
-        columns = function.to_float64(right).reshape(seeds, -1).T
-        return inner.convert(np.linalg.solve(matrix, columns).T.reshape(shape))
-
-    at_star = Linearised(problem, function, function.rounded(z_star), args, replicas=seeds)
-    z = inner.add(z_star, solve(system, inner.subtract(at_star.value, z_star)))
-    at_z = Linearised(problem, function, function.rounded(z), args, replicas=seeds)
-    cotangent = inner.convert((problem.cotangent_z + problem.cotangent_y)[None])
-    pulled, _ = at_z.vjp(function.rounded(v))
-    v = inner.add(v, solve(system.T, inner.subtract(inner.add(cotangent, pulled), v)))
-    _, theta = at_z.vjp(function.rounded(v))
-    scales = {"z": _rms(function.rounded(z), _inner(function, exact.z_star), function), "z0": 0.0}
-    for name, value in theta.items():
-        leaf = f"args.{name}"
-        scales[leaf] = _rms(value, _inner(function, exact.gradient[leaf]), function)
-    return scales

@@ -192,8 +192,28 @@ def test_impossible_perturbation_is_refused(arguments, message):
         Perturbed(**arguments)
 
 
-@pytest.mark.parametrize(("name", "value"), [("log", 0.0), ("log", -1.0), ("sqrt", -1.0), ("log1p", -1.5)])
+LEAVING = [("log", 0.0), ("log", -1.0), ("sqrt", -1.0), ("log1p", -1.5), ("log", math.nan)]
+
+
+@pytest.mark.parametrize(("name", "value"), LEAVING)
 def test_leaving_the_domain_raises_in_multiprecision(name, value):
     arithmetic = Multiprecision(20)
     with pytest.raises(ValueError, match="left its domain"):
         getattr(arithmetic, name)(arithmetic.convert(np.array([1.0, value])))
+
+
+@pytest.mark.parametrize(("name", "value"), LEAVING)
+def test_leaving_the_domain_gives_nan_in_a_carrier(name, value):
+    arithmetic = Multiprecision(20, strict=False)
+    result = arithmetic.to_float64(getattr(arithmetic, name)(arithmetic.convert(np.array([1.0, value]))))
+    assert np.isfinite(result[0])
+    assert np.isnan(result[1])
+
+
+def test_division_by_zero_raises_or_gives_nan():
+    strict, carrier = Multiprecision(20), Multiprecision(20, strict=False)
+    with pytest.raises(ValueError, match="division by zero"):
+        strict.divide(strict.convert(1), strict.convert(0))
+    assert np.isnan(carrier.to_float64(carrier.divide(carrier.convert(np.ones(2)), carrier.convert(np.array([0, 1])))))[
+        0
+    ]

@@ -7,6 +7,7 @@ import pytest
 
 from verify.problems import get_problem
 from verify.reference import difference, implicit_rounding_scale, n_step, rounding_scale
+from verify.reference.arithmetic import Multiprecision, perturbed
 
 
 DOUBLE, SINGLE, BFLOAT16 = 2.0**-53, 2.0**-24, 2.0**-8
@@ -59,6 +60,22 @@ def test_leaving_the_domain_gives_an_infinite_scale():
     result = scale("colebrook", 0.8, 16, BFLOAT16, BFLOAT16, accumulate_roundoff=SINGLE)
     assert result.gradient["args.roughness"] == np.inf
     assert np.isfinite(result.forward_z)
+
+
+@pytest.mark.parametrize("state", [SINGLE, DOUBLE])
+def test_scale_does_not_depend_on_the_carrier(state, monkeypatch):
+    # Where longdouble is no wider than float64 the carrier is 25-digit mpmath; the same seeds must give the same scale.
+    problem = get_problem("kepler")
+    arguments = {"unit_roundoff_state": state, "unit_roundoff_function": SINGLE}
+    expected = rounding_scale(problem, 0.8, 3, **arguments)
+    monkeypatch.setattr(perturbed, "carrier", lambda: Multiprecision(25, strict=False))
+    rounding_scale.cache_clear()
+    measured = rounding_scale(problem, 0.8, 3, **arguments)
+    rounding_scale.cache_clear()
+    assert measured is not expected
+    assert measured.forward_z == pytest.approx(expected.forward_z, rel=1e-6)
+    for leaf, value in expected.gradient.items():
+        assert measured.gradient[leaf] == pytest.approx(value, rel=1e-6)
 
 
 def test_zero_steps_round_nothing():

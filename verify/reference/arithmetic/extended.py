@@ -127,7 +127,8 @@ class Extended:
 
     def tanh(self, x: Array) -> Array:
         """Elementwise tanh x."""
-        return np.tanh(x)
+        with np.errstate(all="ignore"):
+            return np.tanh(x)
 
     def erf(self, x: Array) -> Array:
         """The error function (of 128-bit mpmath, element by element)."""

@@ -22,7 +22,7 @@ _FALLBACK_DIGITS = 25
 
 def carrier() -> Arithmetic:
     """Longdouble where it is wider than float64, 25-digit mpmath where it is not (macOS on ARM, MSVC)."""
-    return Extended() if EXTENDED_ROUNDOFF < _FLOAT64_ROUNDOFF else Multiprecision(_FALLBACK_DIGITS)
+    return Extended() if EXTENDED_ROUNDOFF < _FLOAT64_ROUNDOFF else Multiprecision(_FALLBACK_DIGITS, strict=False)
 
 
 class Perturbed:
