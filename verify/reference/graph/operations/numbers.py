@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from verify.reference.arithmetic import Arithmetic, Array
-from verify.reference.arithmetic.balls import Balls
 from verify.reference.graph.graph import Exact
 
 
@@ -44,12 +43,21 @@ def constant(ops: Arithmetic, shape: Any, value: float) -> Array:
     return np.array(np.broadcast_to(element, tuple(shape)))
 
 
+@runtime_checkable
+class KnowsPi(Protocol):
+    """An arithmetic that has the circle's number itself."""
+
+    def pi(self) -> Array:
+        """The circle's number, as a 0-d array."""
+        ...
+
+
 def pi(ops: Arithmetic) -> Array:
-    """The circle's number: python-flint's ball of it, or x + sin x from float64, whose error falls as e^3 / 6.
+    """The circle's number: the arithmetic's own, or x + sin x from float64, whose error falls as e^3 / 6.
 
     53 bits become 159, 477, 1431 and 4293, so four rounds serve every precision up to 1290 digits.
     """
-    if isinstance(ops, Balls):
+    if isinstance(ops, KnowsPi):
         return ops.pi()
     x = number(ops, math.pi)
     for _ in range(4):

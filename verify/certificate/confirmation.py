@@ -1,0 +1,191 @@
+"""The gradient confirmed without torch's derivative formulas: differences in high precision of the forward graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flint import arb
+from numpy.typing import NDArray
+
+from verify.certificate.answers import Answer, Finding
+from verify.certificate.fixed_point import Enclosure, center_of
+from verify.reference.arithmetic import Array, Multiprecision
+from verify.reference.arithmetic.precision import flint_precision
+from verify.reference.graph import Program, Traced
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """A directional derivative by differences beside that of the certified gradient.
+
+    Attributes:
+        finding: whether the two agree within what they state.
+        difference: the derivative by differences, in decimal.
+        gradient: <gradient, direction>, in decimal with its radius.
+        digits: decimal digits in which the two agree.
+        error_estimate: of the difference quotient, absolute.
+    """
+
+    finding: Finding
+    difference: str
+    gradient: str
+    digits: float
+    error_estimate: float
+
+
+def direction_of(traced: Traced, names: tuple[str, ...], seed: int = 0) -> dict[str, NDArray[np.float64]]:
+    """A seeded direction for each leaf: multiples of 1/64 in [-1, 1], so no arithmetic rounds them."""
+    generator = np.random.default_rng((seed, 20260119))
+    arrays = traced.arrays()
+    return {name: generator.integers(-64, 65, arrays[name].shape) / 64.0 for name in names}
+
+
+class _ForwardMap:
+    """f in multiprecision from the forward graph alone, every leaf free."""
+
+    def __init__(self, traced: Traced, leaves: tuple[str, ...], digits: int) -> None:
+        self.ops = Multiprecision(digits)
+        arrays = traced.arrays()
+        self._state = traced.state
+        others = {name: values for name, values in arrays.items() if name not in leaves and name not in traced.state}
+        self._program = Program(traced.forward, self.ops, others)
+        self._leaves = {name: self.ops.convert(arrays[name]) for name in (*traced.state, *leaves)}
+
+    def moved(self, direction: Mapping[str, NDArray[np.float64]], step: Any) -> dict[str, Array]:
+        """The leaves at theta + step * direction."""
+        ops = self.ops
+        moved = dict(self._leaves)
+        for name, way in direction.items():
+            moved[name] = ops.add(moved[name], ops.multiply(ops.convert(way), step))
+        return moved
+
+    def value(self, leaves: Mapping[str, Array], state: Mapping[str, Array]) -> dict[str, Array]:
+        """F at a state."""
+        return self._program({**leaves, **state})
+
+    def states(self, leaves: Mapping[str, Array]) -> dict[str, Array]:
+        """The state's leaves."""
+        return {name: leaves[name] for name in self._state}
+
+
+Loss = Callable[[_ForwardMap, dict[str, Array]], Any]
+
+
+def n_step_loss(
+    traced: Traced, beta: float, num_steps: int, cotangent_z: NDArray[np.float64], cotangent_y: NDArray[np.float64]
+) -> Loss:
+    """L = <cotangent_z, z_N> + <cotangent_y, y_N> as a function of the leaves."""
+
+    def loss(f: _ForwardMap, leaves: dict[str, Array]) -> Any:
+        ops = f.ops
+        b = ops.convert(np.asarray(beta))
+        a = ops.subtract(ops.convert(np.asarray(1.0)), b)
+
+        def mixed(old: dict[str, Array], image: dict[str, Array]) -> dict[str, Array]:
+            return {name: ops.add(ops.multiply(a, old[name]), ops.multiply(b, image[name])) for name in old}
+
+        y = z = f.states(leaves)
+        for _ in range(num_steps):
+            y = mixed(y, f.value(leaves, z))
+            z = mixed(z, f.value(leaves, y))
+        return _inner(ops, cotangent_z, _flat(traced, z)) + _inner(ops, cotangent_y, _flat(traced, y))
+
+    return loss
+
+
+def fixed_point_loss(traced: Traced, enclosure: Enclosure, cotangent: NDArray[np.float64]) -> Loss:
+    """L = <c, z*> as a function of the leaves; z* by chord steps with the enclosure's float64 inverse."""
+    inverses, center = enclosure.inverses, center_of(enclosure)
+    shapes = {name: values.shape for name, values in traced.arrays().items() if name in traced.state}
+
+    def loss(f: _ForwardMap, leaves: dict[str, Array]) -> Any:
+        ops = f.ops
+        c = ops.convert(inverses)
+        z = ops.convert(center)
+        # Each chord step gains some 40 bits; two more than are needed cost little.
+        for _ in range(3 + math.ceil(f.ops.digits * math.log2(10) / 30)):
+            state = _unflat(shapes, z)
+            defect = ops.subtract(_flat(traced, f.value(leaves, state)), z)
+            step = ops.matmul(c, defect.reshape(len(inverses), -1, 1))
+            z = ops.add(z, step.reshape(-1))
+        return _inner(ops, cotangent, z)
+
+    return loss
+
+
+def _flat(traced: Traced, leaves: Mapping[str, Array]) -> Array:
+    return np.concatenate([leaves[name].reshape(-1) for name in traced.state])
+
+
+def _unflat(shapes: Mapping[str, tuple[int, ...]], z: Array) -> dict[str, Array]:
+    parts: dict[str, Array] = {}
+    first = 0
+    for name, shape in shapes.items():
+        parts[name] = z[first : first + math.prod(shape)].reshape(shape)
+        first += math.prod(shape)
+    return parts
+
+
+def _inner(ops: Multiprecision, weights: NDArray[np.float64], values: Array) -> Any:
+    return ops.sum(ops.multiply(ops.convert(weights), values))[()]
+
+
+def confirm(traced: Traced, loss: Loss, gradient: Mapping[str, Array], digits: int, claim: str) -> Confirmation:
+    """Compare <gradient, direction> with a central difference of the loss along the same direction.
+
+    D(h) = (L(theta + h v) - L(theta - h v)) / 2h at h and 2h, extrapolated; its error is estimated by the change that
+    the extrapolation makes times the factor by which the next term is smaller, plus the cancellation 2^-p |L| / h.
+
+    Args:
+        traced: the function; only its forward graph is read.
+        loss: of the leaves.
+        gradient: enclosures by leaf.
+        digits: of the arithmetic in which the loss is computed.
+        claim: what is confirmed, for the finding.
+    """
+    names = tuple(gradient)
+    forward = _ForwardMap(traced, tuple(name for name in names if name not in traced.state), digits)
+    direction = direction_of(traced, names)
+    context = forward.ops.context
+    h = context.mpf(2) ** -math.ceil(digits * math.log2(10) / 5)
+    quotients: list[Any] = []
+    size = context.mpf(0)
+    for step in (h, 2 * h):
+        ahead, behind = (loss(forward, forward.moved(direction, sign * step)) for sign in (1, -1))
+        quotients.append((ahead - behind) / (2 * step))
+        size = max(size, abs(ahead), abs(behind))
+    value = quotients[0] + (quotients[0] - quotients[1]) / 3
+    # D(h) = L' + c2 h^2 + c4 h^4: the extrapolation leaves c4 h^4, estimated by (c2 h^2)^2 and by h times c2 h^2.
+    change = abs(quotients[0] - quotients[1])
+    error = change * h * 64 + context.eps * size / h * 64
+    with flint_precision(math.ceil(digits * math.log2(10)) + 32):
+        along = arb(0)
+        for name, balls in gradient.items():
+            ways = direction[name].ravel().tolist()
+            along += sum((ball * way for ball, way in zip(balls.ravel().tolist(), ways, strict=True)), arb(0))
+        difference = _as_ball(value) - along
+        estimate = arb(float(error), 0) + along.rad()
+        scale = along.abs_upper().max(abs(_as_ball(value)).abs_upper())
+        agree = not difference.abs_lower() > estimate
+        ratio = difference.abs_upper().max(arb(2) ** -4000) / (scale if scale > 0 else arb(1))
+        agreed = max(0.0, -float(ratio.log()) / math.log(10.0))
+    shown = context.nstr(value, min(digits, 40))
+    if agree:
+        sentence = f"differences of the forward graph agree with the {claim} in {agreed:.0f} digits"
+        finding = Finding(f"{claim} confirmed", Answer.CERTIFIED, sentence)
+    else:
+        sentence = (
+            f"differences of the forward graph give {context.nstr(value, 17)} where the {claim} gives {along.str(17)}: "
+            "torch's derivative is not that of the function (a custom backward, or a kink at the point)"
+        )
+        finding = Finding(f"{claim} confirmed", Answer.REFUTED, sentence)
+    return Confirmation(finding, shown, along.str(min(digits, 40)), agreed, float(error))
+
+
+def _as_ball(value: Any) -> arb:
+    sign, mantissa, exponent, _ = value._mpf_
+    return arb((-int(mantissa) if sign else int(mantissa), int(exponent)))

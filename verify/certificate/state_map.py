@@ -1,0 +1,144 @@
+"""A traced function in balls, with its state as one flat vector and its Jacobian by blocks of independent samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from flint import arb
+from numpy.typing import NDArray
+
+from verify.reference.arithmetic import Array
+from verify.reference.arithmetic.balls import Balls, filled
+from verify.reference.graph import Program, Traced
+
+
+class StateMap:
+    """f and its VJP at a working precision.
+
+    Args:
+        traced: the recorded function.
+        bits: working precision of the balls.
+
+    Attributes:
+        ops: the ball arithmetic.
+        size: number of components of the state.
+    """
+
+    def __init__(self, traced: Traced, bits: int) -> None:
+        self.traced = traced
+        self.ops = Balls(bits)
+        arrays = traced.arrays()
+        fixed = {name: values for name, values in arrays.items() if name not in traced.state}
+        self._forward = Program(traced.forward, self.ops, fixed)
+        self._pullback_of_state = Program(traced.vjp.restricted(traced.state), self.ops, fixed)
+        self._pullback = Program(traced.vjp, self.ops, fixed)
+        self._shapes = {name: arrays[name].shape for name in traced.state}
+        self._cotangents = [name.replace("z0", "cotangent", 1) for name in traced.state]
+        self.size = sum(math.prod(shape) for shape in self._shapes.values())
+        self.start = np.concatenate([arrays[name].ravel() for name in traced.state])
+
+    def split(self, z: Array) -> dict[str, Array]:
+        """The state's leaves by name, from a flat vector."""
+        leaves: dict[str, Array] = {}
+        first = 0
+        for name, shape in self._shapes.items():
+            leaves[name] = z[first : first + math.prod(shape)].reshape(shape)
+            first += math.prod(shape)
+        return leaves
+
+    def join(self, leaves: Mapping[str, Array]) -> Array:
+        """A flat vector, from the state's leaves by name."""
+        return np.concatenate([leaves[name].reshape(-1) for name in self._shapes])
+
+    def _with_cotangent(self, z: Array, cotangent: Array) -> dict[str, Array]:
+        cotangents = dict(zip(self._cotangents, self.split(cotangent).values(), strict=True))
+        return {**self.split(z), **cotangents}
+
+    def value(self, z: Array) -> Array:
+        """f(z), flat; z flat, balls or float64."""
+        return self.join(self._forward(self.split(z)))
+
+    def pullback_of_state(self, z: Array, cotangent: Array) -> Array:
+        """K(z)^T c, flat."""
+        return self.join(self._pullback_of_state(self._with_cotangent(z, cotangent)))
+
+    def pullback(self, z: Array, cotangent: Array) -> dict[str, Array]:
+        """The gradient of <c, f> by every leaf; that of the state under its leaves' names."""
+        return self._pullback(self._with_cotangent(z, cotangent))
+
+    def independent_samples(self, z: Array) -> int:
+        """How many equal blocks the state falls into that do not see each other, proved on the box z.
+
+        The state's single leaf has the batch first. For each sample i the pullback of the cube [-1, 1]^m of cotangents
+        on that sample encloses K^T c for every such c; where it is exactly 0 outside sample i, no other sample acts on
+        f_i anywhere in the box.
+
+        Returns:
+            The batch size, or 1 where the samples are not independent or the state is not one batched leaf.
+        """
+        shapes = list(self._shapes.values())
+        if len(shapes) != 1 or len(shapes[0]) < 2 or shapes[0][0] < 2:
+            return 1
+        batch, width = shapes[0][0], self.size // shapes[0][0]
+        for sample in range(batch):
+            inside = range(sample * width, (sample + 1) * width)
+            cotangent = [arb(0, 1) if place in inside else arb(0) for place in range(self.size)]
+            gradient = self.pullback_of_state(z, filled(cotangent, (self.size,)))
+            others = (ball for place, ball in enumerate(gradient.tolist()) if place not in inside)
+            if not all(ball.is_zero() for ball in others):
+                return 1
+        return batch
+
+    def jacobian(self, z: Array, samples: int) -> Array:
+        """df/dz at a point or over a box, by blocks.
+
+        Args:
+            z: flat, shape (n,).
+            samples: number of independent blocks; 1 for the whole matrix.
+
+        Returns:
+            Balls of shape (samples, n / samples, n / samples), [b, i, j] = df_i / dz_j in block b.
+        """
+        width = self.size // samples
+        rows: list[Array] = []
+        for row in range(width):
+            seeds = np.zeros((samples, width))
+            seeds[:, row] = 1.0
+            rows.append(self.pullback_of_state(z, self.ops.convert(seeds.ravel())).reshape(samples, width))
+        return np.stack(rows, axis=1) if rows else np.empty((samples, 0, 0), dtype=object)
+
+
+def box(center: NDArray[np.object_], radius: arb) -> Array:
+    """Balls of one radius round exact midpoints; a separate object for each component."""
+    return filled([arb(point, radius) for point in center.tolist()], center.shape)
+
+
+def midpoints(balls: Array) -> Array:
+    """The exact midpoints, as balls of radius 0."""
+    return filled([ball.mid() for ball in balls.ravel().tolist()], balls.shape)
+
+
+def largest(values: Iterable[arb]) -> arb:
+    """The greatest of exact nonnegative balls; 0 of none."""
+    result = arb(0)
+    for value in values:
+        if not value <= result:
+            result = value
+    return result
+
+
+def greatest_radius(balls: Array) -> arb:
+    """The greatest radius, rounded up; 0 for an empty array."""
+    return largest(ball.rad() for ball in balls.ravel().tolist())
+
+
+def greatest_size(balls: Array) -> arb:
+    """An upper bound of the greatest absolute value; 0 for an empty array."""
+    return largest(ball.abs_upper() for ball in balls.ravel().tolist())
+
+
+def all_finite(balls: Array) -> bool:
+    """Whether every ball is finite."""
+    return all(ball.is_finite() for ball in balls.ravel().tolist())

@@ -1,0 +1,146 @@
+"""The subject under the certificate: what torch returns for the same problem, in a dtype and on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+import revdeq
+from verify.certificate.source import Source
+from verify.reference.graph import Traced
+from verify.reference.graph.capture import Substitution, captured_tensors
+from verify.reference.graph.conversion import exact_values
+from verify.reference.graph.graph import references
+from verify.reference.graph.tracing import leaf_names
+
+
+AdjointName = Literal["reversible", "implicit"]
+
+
+class TorchRunError(RuntimeError):
+    """torch could not run the problem in that dtype or on that device; the message says why."""
+
+
+@dataclass(frozen=True)
+class TorchRun:
+    """What torch returned.
+
+    Attributes:
+        dtype: of z0, args and everything captured, by name.
+        device: device type.
+        adjoint: "reversible" or "implicit".
+        z: z_N, flat, exactly as float64.
+        gradient: by leaf name, exactly as float64.
+    """
+
+    dtype: str
+    device: str
+    adjoint: AdjointName
+    z: NDArray[np.float64]
+    gradient: dict[str, NDArray[np.float64]]
+
+
+def _cast(tensor: Any, dtype: torch.dtype, device: str) -> Any:
+    if not isinstance(tensor, torch.Tensor):
+        return tensor
+    return tensor.detach().to(device=device, dtype=dtype if tensor.is_floating_point() else tensor.dtype)
+
+
+def as_stored_in(traced: Traced, dtype: torch.dtype) -> Traced:
+    """The same graphs at the values that the dtype holds: the problem that a run in that dtype really poses."""
+    values = {name: _cast(tensor, dtype, "cpu") for name, tensor in traced.values.items()}
+    if all(np.array_equal(exact_values(values[name]), exact_values(traced.values[name])) for name in values):
+        return traced
+    return replace(traced, values=values)
+
+
+def run_in_torch(
+    source: Source,
+    traced: Traced,
+    dtype: torch.dtype,
+    device: str,
+    beta: float,
+    num_steps: int,
+    cotangents: tuple[Mapping[str, NDArray[np.float64]], Mapping[str, NDArray[np.float64]]],
+    adjoint: AdjointName,
+) -> TorchRun:
+    """Solve and differentiate with `revdeq`, everything floating cast to the dtype.
+
+    Args:
+        source: function, start and args as the user has them; they are not changed.
+        traced: the recorded function, for the names of leaves.
+        dtype: of z0, args and captured tensors.
+        device: "cpu", "cuda", ...
+        beta: relaxation parameter.
+        num_steps: N.
+        cotangents: dL/dz_N and dL/dy_N by state leaf.
+        adjoint: which gradient.
+
+    Raises:
+        TorchRunError: the solver or the function raised, or a gradient is missing.
+    """
+    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+    leaves: dict[str, torch.Tensor] = {}
+
+    def entered(name: str, tensor: Any) -> Any:
+        cast = _cast(tensor, dtype, device)
+        if isinstance(cast, torch.Tensor):
+            cast = cast.clone().requires_grad_(name in traced.leaves)
+            leaves[name] = cast
+            pairs.append((tensor, cast))
+        return cast
+
+    state_names, state, z_spec = leaf_names("z0", source.z0)
+    names, args_leaves, args_spec = leaf_names("args", source.args)
+    z0 = tree_unflatten([entered(name, leaf) for name, leaf in zip(state_names, state, strict=True)], z_spec)
+    args = tree_unflatten([entered(name, leaf) for name, leaf in zip(names, args_leaves, strict=True)], args_spec)
+    state_pairs = len(state_names)
+    for name, tensor in captured_tensors(source.function, z0_copy(source.z0), source.args).items():
+        entered(name, tensor)
+
+    def function(z: Any, given: Any) -> Any:
+        with Substitution(pairs[state_pairs:]):
+            return source.function(z, given)
+
+    rule = revdeq.ReversibleAdjoint() if adjoint == "reversible" else revdeq.ImplicitAdjoint()
+    try:
+        solution = revdeq.solve(function, z0, args, solver=revdeq.Reversible(beta), adjoint=rule, max_steps=num_steps)
+        outputs = tree_flatten(solution.z1)[0]
+        weights = [cotangents[0][name] for name in state_names]
+        if any(np.any(values) for values in cotangents[1].values()):
+            outputs += tree_flatten(solution.y1)[0]
+            weights += [cotangents[1][name] for name in state_names]
+        given = [
+            torch.tensor(weight.tolist(), dtype=output.dtype, device=output.device).reshape(output.shape)
+            for output, weight in zip(outputs, weights, strict=True)
+        ]
+        wanted = [name for name in traced.leaves if adjoint == "reversible" or name not in traced.state]
+        gradients: Any = torch.autograd.grad(outputs, [leaves[name] for name in wanted], given, allow_unused=True)
+    except Exception as error:
+        raise TorchRunError(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+    missing = [name for name, value in zip(wanted, gradients, strict=True) if value is None and _is_used(traced, name)]
+    if missing:
+        raise TorchRunError(f"no gradient reaches {missing[0]}")
+    found = {
+        name: exact_values(leaves[name] * 0 if value is None else value)
+        for name, value in zip(wanted, gradients, strict=True)
+    }
+    z1 = np.concatenate([exact_values(leaf).ravel() for leaf in tree_flatten(solution.z1)[0]])
+    return TorchRun(str(dtype).removeprefix("torch."), device, adjoint, z1, found)
+
+
+def z0_copy(z0: Any) -> Any:
+    """A copy of the start, so that a function that captured it is seen to."""
+    leaves, spec = tree_flatten(z0)
+    return tree_unflatten([leaf.clone() for leaf in leaves], spec)
+
+
+def _is_used(traced: Traced, name: str) -> bool:
+    number = [entry.name for entry in traced.forward.inputs].index(name)
+    return any(ref.value == number for node in traced.forward.nodes for ref in references(node))
