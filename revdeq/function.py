@@ -224,7 +224,12 @@ class Function:
         )
         reads = ReadsSeen((*z, *local))
         since = sequence_number()
-        with torch.enable_grad(), _without_autocast_cache(self._flags.autocasting), refuse_sharded_modules():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(_without_autocast_cache(self._flags.autocasting))
+            stack.enter_context(refuse_sharded_modules())
+            if not keep:
+                stack.enter_context(own_saved_tensors())
             value = self._evaluate_first(z, self._with_arg_tensors(local), reads)
         reach = Reach.of(self.function)
         seen = [t for t in reads.seen.values() if t.requires_grad]
@@ -353,6 +358,11 @@ class Replay:
             refuse_unlisted(value, (*local, *self.arg_inputs, *own, *self._substitutes.values()), self._replaced)
             self._walked = True
         return Linearisation(local, value, self.inputs, self._f._watched)
+
+
+def own_saved_tensors() -> torch.autograd.graph.saved_tensors_hooks:
+    """Return a context in which the user's hooks on saved tensors see nothing: the graph made there is not kept."""
+    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
 
 
 @contextlib.contextmanager

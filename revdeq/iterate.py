@@ -30,9 +30,11 @@ def iterate(f: Evaluate, solver: Solver, z0: Leaves, stopping: Stopping) -> Outc
     """Run the solver from z0 until `stopping` says so.
 
     With a fixed number of steps N this takes exactly N * solver.evaluations_per_step evaluations of f and never waits
-    for the device. With tolerances, a sample whose residual meets them (or that turns non-finite) keeps its state from
-    then on, so that a batch gives what the loop over its samples gives; the residual judged is that of the very state
-    returned, which costs one evaluation more than the steps taken.
+    for the device. With tolerances, a sample whose residual meets them keeps its state from then on, and f is evaluated
+    at that state, so that a batch gives what the loop over its samples gives, and that one which couples them can be
+    repeated; the residual judged is that of the very state returned, which costs one evaluation more than the steps
+    taken. A sample whose residual is not finite goes back to its start, where f was at least defined, so that NaN does
+    not enter what the samples share.
 
     Args:
         f: evaluates the function on flat leaves.
@@ -58,10 +60,10 @@ def completed(state: State, solver: Solver, z0: Leaves, num_steps: int) -> Outco
         num_steps: steps taken by every sample.
     """
     shape, device = sample_shape(z0), z0[0].device
-    finite = sample_finite(solver.estimate(state))
-    coupled = solver.coupled(state)
-    if coupled is not None:
-        finite = finite & sample_finite(coupled)
+    states = (*solver.estimate(state), *(solver.coupled(state) or ()))
+    # Judged as returned: a state that z0's dtype cannot hold is not finite there.
+    dtypes = [start.dtype for start in z0] * (len(states) // len(z0))
+    finite = sample_finite(tuple(leaf.to(dtype) for leaf, dtype in zip(states, dtypes, strict=True)))
     results = torch.where(finite, Result.STEPS_COMPLETED.code, Result.NONFINITE.code).to(torch.int8)
     results = _with_range(results, solver, state)
     return Outcome(state, torch.full(shape, num_steps, dtype=torch.int64, device=device), results, None)
@@ -69,7 +71,7 @@ def completed(state: State, solver: Solver, z0: Leaves, num_steps: int) -> Outco
 
 def _iterate_to_tolerance(f: Evaluate, solver: Solver, z0: Leaves, stopping: Stopping) -> Outcome:
     shape, device = sample_shape(z0), z0[0].device
-    state = solver.init(z0)
+    state = start = solver.init(z0)
     num_steps = torch.zeros(shape, dtype=torch.int64, device=device)
     results = torch.full(shape, Result.MAX_STEPS_REACHED.code, dtype=torch.int8, device=device)
     active = torch.ones(shape, dtype=torch.bool, device=device)
@@ -85,11 +87,31 @@ def _iterate_to_tolerance(f: Evaluate, solver: Solver, z0: Leaves, stopping: Sto
             broken = active & ~torch.isfinite(now)
             results = results.masked_fill(met, Result.CONVERGED.code).masked_fill(broken, Result.NONFINITE.code)
             active = active & ~met & ~broken
-        if n == stopping.max_steps or not bool(active.any()):
+            going, failing = torch.stack((active.any(), broken.any())).tolist()
+        if failing:
+            state = where_active(~broken, state, start)
+        if n == stopping.max_steps or not going:
             break
-        state = where_active(active, solver.step(f, state, value, n), state)
+        state = where_active(active, solver.step(frozen(f, solver, state, active), state, value, n), state)
         num_steps = num_steps + active
     return Outcome(state, num_steps, _with_range(results, solver, state), residual)
+
+
+def frozen(f: Evaluate, solver: Solver, state: State, active: torch.Tensor) -> Evaluate:
+    """Return f for the evaluations inside a step, which sees the samples that have stopped at their own states.
+
+    Args:
+        f: evaluates the function.
+        solver: the iteration.
+        state: the state before the step.
+        active: bool tensor, one entry a sample, or 0-d.
+    """
+    kept = solver.coupled(state) or solver.estimate(state)
+
+    def evaluate(leaves: Leaves) -> Leaves:
+        return f(tuple(torch.where(per_sample(active, a), a, b) for a, b in zip(leaves, kept, strict=True)))
+
+    return evaluate
 
 
 def _with_range(results: torch.Tensor, solver: Solver, state: State) -> torch.Tensor:

@@ -26,15 +26,23 @@ def sample_norm(leaves: Leaves) -> torch.Tensor:
     Args:
         leaves: tensors of one state.
     """
-    shape = sample_shape(leaves)
-    wide = torch.float32 if leaves[0].device.type == "mps" else torch.float64
-    norms = [
-        torch.linalg.vector_norm(
-            leaf.reshape(*shape, -1) if leaf.numel() else leaf.new_zeros(*shape, 1), dim=-1, dtype=wide
-        )
-        for leaf in leaves
-    ]
-    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    shape, wide = sample_shape(leaves), _wide(leaves)
+    flat = [_flat(leaf, shape).to(wide) for leaf in leaves]
+    largest = torch.stack([leaf.abs().amax(dim=-1) for leaf in flat]).amax(dim=0)
+    # Squares of very small or large numbers would leave the range; a zero or non-finite norm needs no scale.
+    scale = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
+    norms = [torch.linalg.vector_norm(leaf / scale.unsqueeze(-1), dim=-1) for leaf in flat]
+    return scale * (norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0))
+
+
+def joint_norm(leaves: Leaves) -> torch.Tensor:
+    """Return the 2-norm of all leaves together, a 0-d tensor, in float64 where the device has it."""
+    wide = _wide(leaves)
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(leaf, dtype=wide) for leaf in leaves]))
+
+
+def _wide(leaves: Leaves) -> torch.dtype:
+    return torch.float32 if leaves[0].device.type == "mps" else torch.float64
 
 
 def _flat(leaf: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
@@ -61,6 +69,18 @@ def residual_norm(function_of_z: Leaves, z: Leaves) -> torch.Tensor:
 def per_sample(flag: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
     """Return the per-sample tensor `flag` with trailing dimensions added, so that it broadcasts against `leaf`."""
     return flag.reshape(flag.shape + (1,) * (leaf.ndim - flag.ndim))
+
+
+def masked(active: torch.Tensor | None, leaves: Leaves) -> Leaves:
+    """Return the leaves with exact zeros, not products with zero, for the samples that are not active.
+
+    Args:
+        active: bool tensor, one entry a sample, or 0-d; None where all are.
+        leaves: tensors with the samples in dimension 0.
+    """
+    if active is None:
+        return leaves
+    return tuple(torch.where(per_sample(active, leaf), leaf, torch.zeros_like(leaf)) for leaf in leaves)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
 """What every adjoint offers: run a solver and give its result a gradient."""
 
+import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch._C._functorch import peek_interpreter_stack
 
 from revdeq.function import Function
 from revdeq.iterate import Outcome, iterate
-from revdeq.residual import Stopping
-from revdeq.solution import GradientError, Health
+from revdeq.residual import Stopping, masked, per_sample
+from revdeq.solution import GradientError, Health, Result
 from revdeq.solver.base import Evaluate, Solver
 from revdeq.tree import Leaves
 
@@ -50,6 +52,52 @@ class Adjoint(ABC):
 def narrowed(leaves: Leaves, f: Function) -> Leaves:
     """Return the leaves in the dtypes of z0."""
     return tuple(leaf.to(start.dtype) for leaf, start in zip(leaves, f.z0, strict=True))
+
+
+def final_leaves(leaves: Leaves, outcome: Outcome, f: Function) -> Leaves:
+    """Return leaves of a final state as a solve returns them: copies in the dtypes of z0, NaN in samples that broke.
+
+    Args:
+        leaves: of the final state, in the state dtype.
+        outcome: how the loop ended.
+        f: the user's function.
+    """
+    final = tuple(leaf.to(start.dtype, copy=True) for leaf, start in zip(leaves, f.z0, strict=True))
+    if outcome.residual is None:
+        return final  # a fixed number of steps has no sample that went back to its start
+    broken = broken_samples(outcome)
+    return tuple(leaf.masked_fill(per_sample(broken, leaf), math.nan) for leaf in final)
+
+
+def broken_samples(outcome: Outcome) -> torch.Tensor:
+    """Return, per sample, whether the state or a value of f was not finite: a bool tensor."""
+    return outcome.sample_results == Result.NONFINITE.code
+
+
+def refuse_dependence(broken: torch.Tensor, cotangents: Sequence[torch.Tensor | None]) -> None:
+    """Raise where a loss depends on samples that broke, whose gradient is not finite.
+
+    Args:
+        broken: bool tensor, one entry a sample, or 0-d.
+        cotangents: of the final states; None for zero.
+
+    Raises:
+        GradientError: a cotangent of such a sample is not exactly zero.
+    """
+    present = tuple(c for c in cotangents if c is not None)
+    if any(bool((c != 0).any()) for c in masked(broken, present)):
+        samples = broken.reshape(-1).nonzero().reshape(-1).tolist()
+        raise GradientError(
+            f"sample {', '.join(map(str, samples[:8]))} is not finite and the loss depends on it, so the gradient is "
+            "not finite either; leave it out of the loss (see Solution.sample_results), or out of the batch."
+        )
+
+
+def refuse_forward_mode() -> NoReturn:
+    """Raise: called where forward-mode AD asks for the derivative of a result."""
+    raise GradientError(
+        "forward-mode AD was asked of an adjoint that has only reverse mode; use UnrolledAdjoint there."
+    )
 
 
 def refuse_transforms() -> None:

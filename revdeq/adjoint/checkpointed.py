@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from revdeq.adjoint.base import Adjoint, Attached, narrowed, refuse_transforms
+from revdeq.adjoint.base import Adjoint, Attached, final_leaves, refuse_transforms
 from revdeq.function import Function
-from revdeq.iterate import Outcome, completed, iterate, where_active
+from revdeq.iterate import Outcome, completed, frozen, iterate, where_active
 from revdeq.residual import Stopping
 from revdeq.solution import GradientError
 from revdeq.solver.base import Evaluate, Solver, State
@@ -56,8 +56,8 @@ class CheckpointedAdjoint(Adjoint):
             )
         coupled = solver.coupled(outcome.state)
         return Attached(
-            narrowed(solver.estimate(outcome.state), f),
-            None if coupled is None else narrowed(coupled, f),
+            final_leaves(solver.estimate(outcome.state), outcome, f),
+            None if coupled is None else final_leaves(coupled, outcome, f),
             outcome._replace(state=None),
             None,
         )
@@ -140,8 +140,12 @@ def iterate_in_segments(
     def run(first: int, last: int, *leaves: torch.Tensor) -> tuple[torch.Tensor, ...]:
         state = unflatten(leaves, structure)
         for n in range(first, last):
-            new = solver.step(f, state, f(solver.estimate(state)), n)
-            state = new if uniform or num_steps is None else where_active(num_steps > n, new, state)
+            value = f(solver.estimate(state))
+            if uniform or num_steps is None:
+                state = solver.step(f, state, value, n)
+            else:
+                active = num_steps > n
+                state = where_active(active, solver.step(frozen(f, solver, state, active), state, value, n), state)
         return tuple(flatten(state)[0])
 
     leaves, structure = flatten(solver.init(z0))

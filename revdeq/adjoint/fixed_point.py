@@ -7,12 +7,17 @@ import torch
 
 from revdeq.adjoint.base import (
     Attached,
+    broken_samples,
+    final_leaves,
     iterate_without_graph,
     narrowed,
+    refuse_dependence,
+    refuse_forward_mode,
     refuse_second_derivative,
     wants_gradient,
 )
 from revdeq.function import Function, PartialLeaves, Replay
+from revdeq.iterate import Outcome
 from revdeq.residual import Stopping
 from revdeq.solution import Health
 from revdeq.solver.base import Solver
@@ -41,31 +46,39 @@ def run_for_fixed_point(
         GradientError: called inside torch.func transforms.
     """
     outcome = iterate_without_graph(f, solver, stopping, of=f)
-    z1 = narrowed(solver.estimate(outcome.state), f)
+    at = narrowed(solver.estimate(outcome.state), f)
     coupled = solver.coupled(outcome.state)
-    y1 = None if coupled is None else narrowed(coupled, f)
+    z1 = final_leaves(at, outcome, f)
+    y1 = None if coupled is None else final_leaves(coupled, outcome, f)
+    outcome = outcome._replace(state=None)
     if wants_gradient(f):
-        states = z1 if y1 is None else (*z1, *y1)
-        final = _AtFixedPoint.apply(_Plan(f, pull_back), states, f.constants, *f.z0, *f.arg_tensors, *f.captured)
+        saved = _Saved(z1 if y1 is None else (*z1, *y1), at, f.constants)
+        final = _AtFixedPoint.apply(_Plan(f, pull_back, outcome), saved, *f.z0, *f.arg_tensors, *f.captured)
         z1, y1 = final[: len(z1)], None if y1 is None else final[len(z1) :]
-    return Attached(z1, y1, outcome._replace(state=None), health)
+    return Attached(z1, y1, outcome, health)
 
 
 class _Plan(NamedTuple):
     f: Function
     pull_back: PullBack
+    outcome: Outcome
+
+
+class _Saved(NamedTuple):
+    outputs: Leaves
+    at: Leaves
+    constants: Leaves
 
 
 class _AtFixedPoint(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, states: Leaves, constants: Leaves, *sources: torch.Tensor) -> Leaves:
+    def forward(ctx: Any, plan: _Plan, saved: _Saved, *sources: torch.Tensor) -> Leaves:
         ctx.set_materialize_grads(False)
-        outputs = tuple(leaf.clone() for leaf in states)
         ctx.plan = plan
         count = len(plan.f.z0)
-        ctx.save_for_backward(*states[:count], *constants, *sources[count:])
-        ctx.first_source = count + len(constants)
-        return outputs
+        ctx.save_for_backward(*saved.at, *saved.constants, *sources[count:])
+        ctx.first_source = count + len(saved.constants)
+        return saved.outputs
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
@@ -75,9 +88,11 @@ class _AtFixedPoint(torch.autograd.Function):
         count = len(f.z0)
         z1, sources = saved[:count], saved[ctx.first_source :]
         args, captured = sources[: len(f.arg_tensors)], sources[len(f.arg_tensors) :]
-        needed = ctx.needs_input_grad[3 + count :]
+        needed = ctx.needs_input_grad[2 + count :]
         replay = f.replay(args, needed[len(args) :])
         with torch.no_grad():
+            if plan.outcome.residual is not None:
+                refuse_dependence(broken_samples(plan.outcome), cotangents)
             c = tuple(_sum(cotangents[i::count], z) for i, z in enumerate(z1))
             with replay.active():
                 inputs = plan.pull_back(replay, z1, c)
@@ -86,7 +101,11 @@ class _AtFixedPoint(torch.autograd.Function):
         from_captured = [next(remaining) if need else None for need in needed[len(args) :]]
         grads = tuple(g if need else None for g, need in zip((*from_args, *from_captured), needed, strict=True))
         guarded = refuse_second_derivative(grads, (*cotangents, *args, *captured))
-        return (None, None, None, *(None,) * count, *guarded)
+        return (None, None, *(None,) * count, *guarded)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        refuse_forward_mode()
 
 
 def _sum(cotangents: tuple[torch.Tensor | None, ...], like: torch.Tensor) -> torch.Tensor:

@@ -1,49 +1,35 @@
-"""The exact gradient of the N-step map, obtained by running the iteration backwards; memory does not grow with N.
-
-NOTE [One reversed step]
-With a = 1 - beta, K(s) = df/dz at s, and cotangents p_y, p_z of the states after the step, the backward pass does
-
-    evaluate f(y') and keep its graph          z   = (z' - beta f(y')) / a
-    pull beta p_z back through it              q   = p_y + beta K(y')^T p_z      theta += beta f_theta(y')^T p_z
-    evaluate f(z) and keep its graph           y   = (y' - beta f(z)) / a
-    pull beta q back through it                p_z <- a p_z + beta K(z)^T q      theta += beta f_theta(z)^T q
-                                               p_y <- a q
-
-so the evaluation that rebuilds a state is the one whose graph carries the cotangent: 2 evaluations and 2 VJPs a step.
-"""
+"""The exact gradient of the N-step map, obtained by running the iteration backwards; memory does not grow with N."""
 
 import math
-import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 
 from revdeq.adjoint.base import (
     Adjoint,
     Attached,
+    broken_samples,
+    final_leaves,
     iterate_without_graph,
-    narrowed,
+    refuse_dependence,
+    refuse_forward_mode,
     refuse_second_derivative,
     wants_gradient,
 )
 from revdeq.adjoint.checkpointed import iterate_in_segments
-from revdeq.adjoint.totals import Totals
-from revdeq.adjoint.trust import gradient_error_estimate, significand_bits
+from revdeq.adjoint.reversal import Cotangents, Reversed, reverse
+from revdeq.adjoint.trust import OnUntrusted, Verdict, bits_needed, measure, refuse_or_warn
 from revdeq.arithmetic.tape import Entry
-from revdeq.function import Function, PartialLeaves, Replay, vjp
+from revdeq.function import Function, PartialLeaves, Replay, own_saved_tensors, vjp
 from revdeq.iterate import Outcome, where_active
-from revdeq.residual import Stopping, per_sample
+from revdeq.residual import Stopping, joint_norm
 from revdeq.solution import GradientError, Health
 from revdeq.solver.base import Solver
 from revdeq.solver.reversible import Coupled, Reversible
 from revdeq.tree import Leaves, flatten, unflatten
-
-
-_States = TypeVar("_States", bound=tuple[Any, ...])
-
-OnUntrusted = Literal["raise", "warn", "checkpoint"]
 
 
 class ReversibleAdjoint(Adjoint):
@@ -53,9 +39,17 @@ class ReversibleAdjoint(Adjoint):
     the backward pass ends by comparing the start state that it rebuilt with the true one, and estimates from that how
     many bits of the gradient are left. A gradient with fewer than `min_bits` is never returned silently.
 
+    A function that returns other values in the backward pass than in the forward pass has no such gradient: where
+    f(y_N) differs by more than half of its digits (`Health.replay_error` above sqrt(eps)), `GradientError` is raised,
+    or a warning given with on_untrusted="warn"; smaller differences, of a device that does not repeat sums to the
+    bit, count as rounding errors in the estimate.
+
+    Samples whose result is NONFINITE (possible with `throw=False`) have no gradient. If the loss does not depend on
+    them (their cotangents are exactly zero) the others get theirs; else `GradientError` is raised.
+
     Args:
         min_bits: bits that must be left, >= 0; None for 20, or two less than the significand of z0's dtype has, if that
-            is fewer.
+            is fewer. Numbers that overflowed in reverse are never trusted, whatever min_bits says.
         on_untrusted: what to do below `min_bits`: "checkpoint" computes the gradient again from the start state with
             stored segments (right at any depth, at more memory and two to three times the evaluations), "warn" returns
             it with a warning, "raise" raises `GradientError`.
@@ -97,28 +91,23 @@ class ReversibleAdjoint(Adjoint):
                 f"ReversibleAdjoint cannot differentiate {solver!r}, whose steps have no inverse; use it with "
                 "Reversible, or use UnrolledAdjoint or ImplicitAdjoint."
             )
-        last = _LastValue(f, as_replayed=solver.repeats and torch.is_grad_enabled())
+        values = _LastValues(f, as_replayed=solver.repeats and torch.is_grad_enabled())
         iteration = solver.recording() if torch.is_grad_enabled() else solver
-        outcome = iterate_without_graph(last, iteration, stopping, of=f)
+        outcome = iterate_without_graph(values, iteration, stopping, of=f)
         state: Coupled = outcome.state
         health = Health()
+        y1, z1 = final_leaves(solver.values(state.y), outcome, f), final_leaves(solver.values(state.z), outcome, f)
         plan = _Plan(f, solver, outcome._replace(state=None), stopping, self, health)
         if wants_gradient(f):
-            repeated = () if stopping.by_tolerance or last.value is None else last.value
             sources = (*f.z0, *f.arg_tensors, *f.captured)
-            final = _Reversal.apply(plan, _Saved(state, repeated, f.constants), *sources)
+            saved = _Saved((*y1, *z1), state, values.of_y(stopping), f.constants)
+            final = _Reversal.apply(plan, saved, *sources)
             y1, z1 = final[: len(state.y)], final[len(state.y) :]
-        else:
-            y1, z1 = narrowed(solver.values(state.y), f), narrowed(solver.values(state.z), f)
         return Attached(z1, y1, plan.outcome, health)
 
 
-# What the operations of a graph that is dropped would save for backward goes nowhere.
-_NOTHING_SAVED = torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: torch.empty(0))
-
-
-class _LastValue:
-    """Evaluates f and remembers the value: a fixed number of steps ends with f(y_N), which backward computes first.
+class _LastValues:
+    """Evaluates f and remembers the last values: the last half step used f(y_N), which backward computes first.
 
     Args:
         f: the function.
@@ -128,16 +117,22 @@ class _LastValue:
 
     def __init__(self, f: Function, *, as_replayed: bool) -> None:
         self._f, self._as_replayed = f, as_replayed
-        self.value: Leaves | None = None
+        self._values: deque[Leaves] = deque(maxlen=2)
 
     def __call__(self, z: Leaves) -> Leaves:
         if self._as_replayed:
-            local = tuple(leaf.detach().requires_grad_() for leaf in narrowed(z, self._f))
-            with torch.enable_grad(), _NOTHING_SAVED:
-                self.value = tuple(leaf.detach() for leaf in self._f(local))
+            local = tuple(leaf.detach().to(s.dtype).requires_grad_() for leaf, s in zip(z, self._f.z0, strict=True))
+            with torch.enable_grad(), own_saved_tensors():
+                value = tuple(leaf.detach() for leaf in self._f(local))
         else:
-            self.value = self._f(z)
-        return self.value
+            value = self._f(z)
+        self._values.append(value)
+        return value
+
+    def of_y(self, stopping: Stopping) -> Leaves:
+        """Return f(y_N): the last value, or with tolerances, where f(z_N) was judged after it, the one before."""
+        behind = 2 if stopping.by_tolerance else 1
+        return () if len(self._values) < behind else tuple(leaf.clone() for leaf in self._values[-behind])
 
 
 @dataclass(frozen=True)
@@ -153,6 +148,7 @@ class _Plan:
 
 
 class _Saved(NamedTuple):
+    outputs: Leaves
     state: Coupled
     repeated: Leaves
     constants: Leaves
@@ -162,208 +158,144 @@ class _Reversal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, saved: _Saved, *sources: torch.Tensor) -> Leaves:
         ctx.set_materialize_grads(False)
-        outputs = tuple(
-            leaf.to(start.dtype, copy=True)
-            for states in (saved.state.y, saved.state.z)
-            for leaf, start in zip(plan.solver.values(states), plan.f.z0, strict=True)
-        )
         ctx.plan = plan
         states, ctx.structure = flatten((saved.state.y, saved.state.z))
         remainders, ctx.tape = flatten([tape.entries() for tape in saved.state.tape])
         tensors = (states, remainders, saved.repeated, saved.constants)
-        ctx.groups = [*map(len, tensors), *_source_counts(plan.f)]
+        ctx.groups = [*map(len, tensors), len(plan.f.z0), len(plan.f.arg_tensors), len(plan.f.captured)]
         ctx.save_for_backward(*(tensor for group in tensors for tensor in group), *sources)
-        return outputs
+        return saved.outputs
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         # Reading the saved tensors raises if one of them was changed in place since the forward pass.
         states, remainders, repeated, _, z0, args, captured = _split(ctx.saved_tensors, ctx.groups)
-        end = Coupled(*unflatten(states, ctx.structure))
         lost = [entry for entries in unflatten(remainders, ctx.tape) for entry in entries]
-        plan: _Plan = ctx.plan
         needed = ctx.needs_input_grad[2:]
+        plan: _Plan = ctx.plan
         replay = plan.f.replay(args, needed[len(z0) + len(args) :])
-        count = len(z0)
+        backward = _Backward(plan, replay, Coupled(*unflatten(states, ctx.structure)), lost, z0, repeated, cotangents)
         with torch.no_grad():
-            p_y = _widened(cotangents[:count], plan.solver.values(end.y))
-            p_z = _widened(cotangents[count:], plan.solver.values(end.z))
-            end_norm = _norm((*p_y, *p_z))
-            reversal = _reverse(plan, replay, end, lost, z0, (p_y, p_z), repeated)
-            grads = (reversal.start, reversal.inputs)
-            _measure(plan, reversal, end, z0, end_norm)
-            if not _trusted(plan):
-                grads = _decide(plan, replay, z0, cotangents, grads)
+            to_start, to_inputs = backward.gradients()
             if plan.adjoint.on_health is not None:
                 plan.adjoint.on_health(plan.health)
-            start = tuple(g.to(leaf.dtype) for g, leaf in zip(grads[0], z0, strict=True))
-        ordered = _in_order_of_sources(start, grads[1], plan.f, needed)
+            start = tuple(g.to(leaf.dtype) for g, leaf in zip(to_start, z0, strict=True))
+        ordered = _in_order_of_sources(start, to_inputs, plan.f, needed)
         return (None, None, *refuse_second_derivative(ordered, (*cotangents, *z0, *args, *captured)))
 
-
-class _Reversed(NamedTuple):
-    """What one pass through the reversed steps found.
-
-    Attributes:
-        start: gradient with respect to z0 in the state dtype.
-        inputs: gradients of `Replay.inputs`.
-        rebuilt: the start states as reversal rebuilt them.
-        cotangent_norm: norm of (p_y, p_z) at the start, a 0-d tensor.
-        replay_error: relative difference of the first replayed value from the forward one, 0-d, or None.
-    """
-
-    start: Leaves
-    inputs: PartialLeaves
-    rebuilt: Coupled
-    cotangent_norm: torch.Tensor
-    replay_error: torch.Tensor | None
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        refuse_forward_mode()
 
 
-def _reverse(
-    plan: _Plan,
-    replay: Replay,
-    state: Coupled,
-    lost: Sequence[Entry],
-    z0: Leaves,
-    cotangents: tuple[Leaves, Leaves],
-    repeated: Leaves,
-) -> _Reversed:
-    """Run the reversed steps; see NOTE [One reversed step]."""
-    solver, num_steps = plan.solver, plan.outcome.num_steps
-    a, beta = 1.0 - solver.beta, solver.beta
-    (y, z, _), (p_y, p_z) = state, cotangents
-    totals = Totals(len(replay.inputs))
-    replay_error = None
-    last = int(num_steps.max()) if plan.stopping.by_tolerance and num_steps.numel() else plan.stopping.max_steps
-    with replay.active():
-        for n in reversed(range(last)):
-            active = num_steps > n if plan.stopping.by_tolerance else None
-            lost_y, lost_z = lost[2 * n : 2 * n + 2] or (None, None)
-            at_y = replay.linearise(solver.values(y))
-            if repeated and replay_error is None:
-                with torch.no_grad():
-                    replay_error = _relative_difference(at_y.value, repeated)
-            with torch.no_grad():
-                z = _select(active, solver.undo_z(z, at_y.value, lost_z), z)
-                weighted = _masked(active, tuple(p.mul(beta) for p in p_z))
-            to_y, inputs = at_y.pull_back(weighted)
-            totals.add(inputs)
-            with torch.no_grad():
-                q = _plus(p_y, to_y)
-            # Integers stand for a rounded z0, but the forward pass evaluated f at z0 itself.
-            at_z = replay.linearise(z0 if n == 0 and solver.repeats else solver.values(z))
-            with torch.no_grad():
-                y = _select(active, solver.undo_y(y, at_z.value, lost_y), y)
-                weighted = _masked(active, tuple(x.mul(beta) for x in q))
-            to_z, inputs = at_z.pull_back(weighted)
-            totals.add(inputs)
-            with torch.no_grad():
-                p_z = _select(active, _plus(tuple(p.mul(a) for p in p_z), to_z), p_z)
-                p_y = _select(active, tuple(x.mul(a) for x in q), p_y)
-    return _Reversed(
-        tuple(u + v for u, v in zip(p_y, p_z, strict=True)),
-        totals.sums(),
-        Coupled(y, z),
-        _norm((*p_y, *p_z)),
-        replay_error,
-    )
+class _Backward:
+    """One backward pass: the reversal, what it says about itself, and what is done instead where that is not good."""
 
-
-def _measure(plan: _Plan, reversal: _Reversed, end: Coupled, z0: Leaves, end_norm: torch.Tensor) -> None:
-    """Write what the reversal saw into `health`; the only place of the backward pass that waits for the device."""
-    solver, health, num_steps = plan.solver, plan.health, plan.outcome.num_steps
-    rebuilt = (*solver.values(reversal.rebuilt.y), *solver.values(reversal.rebuilt.z))
-    distance = _norm(tuple(r - s for r, s in zip(rebuilt, (*z0, *z0), strict=True)))
-    ends = (*solver.values(end.y), *solver.values(end.z))
-    size = _norm(ends)
-    absent = torch.full_like(distance, math.nan)
-    returned = solver.returned(reversal.rebuilt, z0)
-    numbers = [
-        distance,
-        size,
-        reversal.cotangent_norm,
-        end_norm,
-        absent if reversal.replay_error is None else reversal.replay_error,
-        num_steps.max().to(distance.dtype) if num_steps.numel() else torch.zeros_like(distance),
-        torch.zeros_like(distance) if returned is None else returned.to(distance.dtype),
-    ]
-    moved, scale, start, finish, repeat, steps, same = torch.stack(numbers).tolist()
-    health.passes += 1
-    health.fell_back = False
-    health.bitwise = bool(same)
-    if health.bitwise:
-        moved = 0.0  # what is left is the rounding of z0 itself to integers
-    error, decay = moved / scale if scale > 0 else moved, start / finish if finish > 0 else 0.0
-    health.reconstruction_error, health.start_cotangent = error, decay
-    health.replay_error = None if reversal.replay_error is None else repeat
-    roundoff = torch.finfo(ends[0].dtype).eps / 2
-    estimate = gradient_error_estimate(error, decay, int(steps), roundoff)
-    bits = math.inf if estimate == 0.0 else -math.log2(estimate) if math.isfinite(estimate) else 0.0
-    health.bits_left = max(0.0, min(bits, float(min(significand_bits(leaf.dtype) for leaf in z0))))
-
-
-def _trusted(plan: _Plan) -> bool:
-    health = plan.health
-    if plan.solver.repeats and not health.bitwise:
-        return False
-    assert health.bits_left is not None
-    return health.bits_left >= _bits_needed(plan)
-
-
-def _bits_needed(plan: _Plan) -> float:
-    if plan.adjoint.min_bits is not None:
-        return plan.adjoint.min_bits
-    return min(20, min(significand_bits(leaf.dtype) for leaf in plan.f.z0) - 2)
-
-
-def _decide(
-    plan: _Plan,
-    replay: Replay,
-    z0: Leaves,
-    cotangents: Sequence[torch.Tensor | None],
-    grads: tuple[Leaves, PartialLeaves],
-) -> tuple[Leaves, PartialLeaves]:
-    """Do what `on_untrusted` says about a gradient with too few bits left."""
-    health = plan.health
-    if plan.solver.repeats and not health.bitwise:
-        error = math.nan if health.replay_error is None else health.replay_error
-        said = (
-            "function does not repeat to the bit: evaluated again in backward it returned other values "
-            f"(relative difference of f(y_N): {error:.1e}), so the states could not be undone; make it deterministic "
-            "(torch.use_deterministic_algorithms(True), no state of its own), or use arithmetic='floating'."
+    def __init__(
+        self,
+        plan: _Plan,
+        replay: Replay,
+        end: Coupled,
+        lost: Sequence[Entry],
+        z0: Leaves,
+        repeated: Leaves,
+        cotangents: Sequence[torch.Tensor | None],
+    ) -> None:
+        self._plan, self._replay, self._end, self._lost = plan, replay, end, lost
+        self._z0, self._repeated, self._cotangents = z0, repeated, cotangents
+        outcome = plan.outcome
+        self._steps = outcome.num_steps if plan.stopping.by_tolerance else None
+        # Fixed steps do not wait for the device here; `_without_broken` asks only where numbers are not finite.
+        self._last = (
+            int(outcome.num_steps.max()) if self._steps is not None and self._steps.numel() else plan.stopping.max_steps
         )
-        if plan.adjoint.on_untrusted == "warn":
-            warnings.warn(said, stacklevel=2)
-            return grads
-        raise GradientError(said)
-    said = (
-        f"the reversible gradient has about {health.bits_left:.1f} bits left, below min_bits = {_bits_needed(plan):g} "
-        f"(the start state was rebuilt with relative error {health.reconstruction_error:.1e}); take fewer steps, a "
-        "beta nearer to the optimum, a wider state_dtype, or on_untrusted='checkpoint'."
-    )
-    if plan.adjoint.on_untrusted == "raise":
-        raise GradientError(said)
-    if plan.adjoint.on_untrusted == "warn":
-        warnings.warn(said, stacklevel=2)
+
+    def gradients(self) -> tuple[Leaves, PartialLeaves]:
+        """Return the gradients of z0 and of `Replay.inputs`."""
+        plan = self._plan
+        excluded = self._steps is not None and self._exclude_broken()
+        reversal, verdict = self._reverse()
+        if verdict is Verdict.OVERFLOWED and not excluded and self._exclude_broken():
+            excluded = True
+            reversal, verdict = self._reverse()
+        grads = (reversal.start, reversal.inputs)
+        if verdict is not Verdict.TRUSTED:
+            refuse_or_warn(plan.health, verdict, plan.adjoint.on_untrusted, self._bits_needed())
+            if plan.adjoint.on_untrusted == "checkpoint":
+                plan.health.fell_back = True
+                grads = self._from_checkpoints()
+        if excluded and not all(bool(torch.isfinite(g).all()) for g in (*grads[0], *grads[1]) if g is not None):
+            raise GradientError(
+                "the function is not finite in a sample even at its start, which makes the gradient of what the "
+                "samples share NaN; leave that sample (Solution.sample_results) out of the batch."
+            )
         return grads
-    health.fell_back = True
-    return _from_checkpoints(plan, replay, z0, cotangents)
 
+    def _bits_needed(self) -> float:
+        return bits_needed(self._plan.adjoint.min_bits, self._z0)
 
-def _from_checkpoints(
-    plan: _Plan, replay: Replay, z0: Leaves, cotangents: Sequence[torch.Tensor | None]
-) -> tuple[Leaves, PartialLeaves]:
-    """Compute the same gradient from the start state, with segments of steps stored and recomputed."""
-    steps = plan.outcome.num_steps
-    with replay.active():
-        start = tuple(leaf.detach().requires_grad_() for leaf in z0)
-        final: Coupled = iterate_in_segments(
-            replay.evaluate, plan.solver, start, steps, plan.stopping.max_steps, segment=None
+    def _reverse(self) -> tuple[Reversed, Verdict]:
+        plan, values = self._plan, self._plan.solver.values
+        count = len(self._z0)
+        widened = Cotangents(
+            _widened(self._cotangents[:count], values(self._end.y)),
+            _widened(self._cotangents[count:], values(self._end.z)),
         )
-        outputs = (*narrowed(final.y, plan.f), *narrowed(final.z, plan.f))
-        found = vjp(outputs, cotangents, (*start, *replay.inputs))
-    to_start = tuple(torch.zeros_like(s) if g is None else g for g, s in zip(found[: len(start)], start, strict=True))
-    return to_start, found[len(start) :]
+        reversal = reverse(
+            plan.solver,
+            self._replay,
+            self._end,
+            self._lost,
+            self._z0,
+            widened,
+            self._repeated,
+            self._steps,
+            self._last,
+        )
+        verdict = measure(
+            plan.health,
+            plan.solver,
+            reversal,
+            self._end,
+            self._z0,
+            joint_norm((*widened.y, *widened.z)),
+            self._last,
+            self._repeated,
+            self._bits_needed(),
+        )
+        return reversal, verdict
+
+    def _exclude_broken(self) -> bool:
+        """Let samples that are not finite take no steps; return whether there are any.
+
+        Raises:
+            GradientError: the loss depends on one of them.
+        """
+        plan = self._plan
+        broken = broken_samples(plan.outcome)
+        if not bool(broken.any()):
+            return False
+        refuse_dependence(broken, self._cotangents)
+        start = plan.solver.init(self._z0)
+        self._end = Coupled(where_active(~broken, self._end.y, start.y), where_active(~broken, self._end.z, start.z))
+        self._steps = plan.outcome.num_steps.masked_fill(broken, 0)
+        return True
+
+    def _from_checkpoints(self) -> tuple[Leaves, PartialLeaves]:
+        """Compute the same gradient from the start state, with segments of steps stored and recomputed."""
+        plan, replay = self._plan, self._replay
+        with replay.active():
+            start = tuple(leaf.detach().requires_grad_() for leaf in self._z0)
+            final: Coupled = iterate_in_segments(
+                replay.evaluate, plan.solver, start, self._steps, self._last, segment=None
+            )
+            states = (*plan.solver.values(final.y), *plan.solver.values(final.z))
+            outputs = tuple(leaf.to(s.dtype) for leaf, s in zip(states, (*start, *start), strict=True))
+            found = vjp(outputs, self._cotangents, (*start, *replay.inputs))
+        to_start = tuple(
+            torch.zeros_like(s) if g is None else g for g, s in zip(found[: len(start)], start, strict=True)
+        )
+        return to_start, found[len(start) :]
 
 
 def _in_order_of_sources(
@@ -378,10 +310,6 @@ def _in_order_of_sources(
     return tuple(g if need else None for g, need in zip((*start, *args, *captured), needed, strict=True))
 
 
-def _source_counts(f: Function) -> tuple[int, int, int]:
-    return len(f.z0), len(f.arg_tensors), len(f.captured)
-
-
 def _split(tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> list[Leaves]:
     groups: list[Leaves] = []
     first = 0
@@ -393,28 +321,3 @@ def _split(tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> list[Leave
 
 def _widened(cotangents: Sequence[torch.Tensor | None], states: Leaves) -> Leaves:
     return tuple(torch.zeros_like(s) if c is None else c.to(s.dtype) for c, s in zip(cotangents, states, strict=True))
-
-
-def _plus(total: Leaves, part: PartialLeaves) -> Leaves:
-    return tuple(t if p is None else t + p for t, p in zip(total, part, strict=True))
-
-
-def _select(active: torch.Tensor | None, new: _States, old: _States) -> _States:
-    return new if active is None else where_active(active, new, old)
-
-
-def _masked(active: torch.Tensor | None, leaves: Leaves) -> Leaves:
-    """Return the leaves with exact zeros for samples that had stopped by this step."""
-    if active is None:
-        return leaves
-    return tuple(torch.where(per_sample(active, leaf), leaf, torch.zeros_like(leaf)) for leaf in leaves)
-
-
-def _norm(leaves: Leaves) -> torch.Tensor:
-    wide = torch.float32 if leaves[0].device.type == "mps" else torch.float64
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(leaf, dtype=wide) for leaf in leaves]))
-
-
-def _relative_difference(values: Leaves, others: Leaves) -> torch.Tensor:
-    size = _norm(others)
-    return _norm(tuple(a - b for a, b in zip(values, others, strict=True))) / torch.where(size > 0, size, 1.0)

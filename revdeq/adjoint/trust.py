@@ -1,8 +1,35 @@
-"""How many digits of a reversible gradient survive: an estimate from what the backward pass sees anyway."""
+"""How many digits of a reversible gradient survive, and what is done where they are too few.
 
+NOTE [What the backward pass sees anyway]
+It ends at the start state, which is known, so the distance between the rebuilt and the true one costs no evaluation.
+It begins with f(y_N), which the forward pass evaluated last, so whether f repeats costs none either.
+"""
+
+import enum
 import math
+import warnings
+from typing import Literal
 
 import torch
+
+from revdeq.adjoint.reversal import Reversed
+from revdeq.residual import joint_norm
+from revdeq.solution import GradientError, Health
+from revdeq.solver.reversible import Coupled, Reversible
+from revdeq.tree import Leaves
+
+
+OnUntrusted = Literal["raise", "warn", "checkpoint"]
+
+
+class Verdict(enum.Enum):
+    """What a measurement says about a gradient."""
+
+    TRUSTED = enum.auto()
+    TOO_FEW_BITS = enum.auto()
+    OVERFLOWED = enum.auto()
+    NOT_REPEATED = enum.auto()
+    NOT_BITWISE = enum.auto()
 
 
 def gradient_error_estimate(
@@ -44,3 +71,121 @@ def gradient_error_estimate(
 def significand_bits(dtype: torch.dtype) -> int:
     """Return p, the number of significant bits of a floating dtype: 53 for float64, 24 for float32, 8 for bfloat16."""
     return 1 - round(math.log2(torch.finfo(dtype).eps))
+
+
+def bits_needed(min_bits: float | None, z0: Leaves) -> float:
+    """Return the bits that a gradient must have left.
+
+    Args:
+        min_bits: what the user asked for; None for 20, or two less than the significand of z0's dtype has, if fewer.
+        z0: leaves of the start state.
+    """
+    return min(20, min(significand_bits(leaf.dtype) for leaf in z0) - 2) if min_bits is None else min_bits
+
+
+def measure(
+    health: Health,
+    solver: Reversible,
+    reversal: Reversed,
+    end: Coupled,
+    z0: Leaves,
+    end_norm: torch.Tensor,
+    num_steps: int,
+    repeated: Leaves,
+    needed: float,
+) -> Verdict:
+    """Write what the reversal saw into `health`, and judge it. This waits for the device.
+
+    Args:
+        health: where the numbers go.
+        solver: the iteration.
+        reversal: one pass through the reversed steps.
+        end: the final states, where it began.
+        z0: leaves of the start state, where it should have ended.
+        end_norm: norm of the cotangent of the final states, 0-d.
+        num_steps: the greatest number of steps of a sample.
+        repeated: f(y_N) as the forward pass evaluated it.
+        needed: bits that must be left.
+    """
+    rebuilt = (*solver.values(reversal.rebuilt.y), *solver.values(reversal.rebuilt.z))
+    distance = joint_norm(tuple(r - s for r, s in zip(rebuilt, (*z0, *z0), strict=True)))
+    ends = (*solver.values(end.y), *solver.values(end.z))
+    returned = solver.returned(reversal.rebuilt, z0)
+    numbers = [
+        distance,
+        joint_norm(ends),
+        reversal.cotangent_norm,
+        end_norm,
+        torch.zeros_like(distance) if reversal.replay_error is None else reversal.replay_error,
+        torch.zeros_like(distance) if returned is None else returned.to(distance.dtype),
+    ]
+    moved, scale, start, finish, repeat, same = torch.stack(numbers).tolist()
+    health.passes += 1
+    health.fell_back = False
+    health.bitwise = bool(same)
+    if health.bitwise:
+        moved = 0.0  # what is left is the rounding of z0 itself to integers
+    error, decay = moved / scale if scale > 0 else moved, start / finish if finish > 0 else 0.0
+    health.reconstruction_error, health.start_cotangent = error, decay
+    health.replay_error = None if reversal.replay_error is None else repeat
+    # A function that repeats only roughly makes a local error of that size at every half step.
+    local = max(torch.finfo(ends[0].dtype).eps / 2, repeat if math.isfinite(repeat) else 0.0)
+    estimate = gradient_error_estimate(error, decay, num_steps, local)
+    bits = math.inf if estimate == 0.0 else -math.log2(estimate) if math.isfinite(estimate) else 0.0
+    health.bits_left = max(0.0, min(bits, float(min(significand_bits(leaf.dtype) for leaf in z0))))
+    if solver.repeats and not health.bitwise:
+        return Verdict.NOT_BITWISE
+    # Two evaluations of one map share at least half of their digits, in whatever order a device sums.
+    if repeated and not (repeat <= math.sqrt(max(torch.finfo(leaf.dtype).eps for leaf in repeated))):
+        return Verdict.NOT_REPEATED
+    vanished = (scale == 0.0 and _any_nonzero(ends)) or (finish == 0.0 and start != 0.0)
+    if vanished or not (math.isfinite(error) and math.isfinite(decay)):
+        return Verdict.OVERFLOWED
+    return Verdict.TRUSTED if health.bits_left >= needed else Verdict.TOO_FEW_BITS
+
+
+def _any_nonzero(leaves: Leaves) -> bool:
+    return any(bool(leaf.any()) for leaf in leaves)
+
+
+def refuse_or_warn(health: Health, verdict: Verdict, on_untrusted: OnUntrusted, needed: float) -> None:
+    """Say what is wrong with a gradient, unless it will be computed again.
+
+    Args:
+        health: the measurement.
+        verdict: what is wrong.
+        on_untrusted: what the user asked for.
+        needed: bits that must be left.
+
+    Raises:
+        GradientError: the user asked for it, or f did not repeat, so that computing again would not help.
+    """
+    error = math.nan if health.replay_error is None else health.replay_error
+    if verdict is Verdict.NOT_REPEATED:
+        said = (
+            "function does not repeat: evaluated again in the backward pass it returned other values (relative "
+            f"difference of f(y_N): {error:.1e}); make it deterministic, without state of its own "
+            "(torch.use_deterministic_algorithms(True); torch.nn.utils.parametrize.cached() for weights that are made "
+            "anew at every call), or use UnrolledAdjoint."
+        )
+    elif verdict is Verdict.NOT_BITWISE:
+        said = (
+            "function does not repeat to the bit: evaluated again in backward it returned other values (relative "
+            f"difference of f(y_N): {error:.1e}), so the states could not be undone; make it deterministic "
+            "(torch.use_deterministic_algorithms(True), no state of its own), or use arithmetic='floating'."
+        )
+    elif verdict is Verdict.OVERFLOWED:
+        said = (
+            "the reversed states or cotangents left the range of the state dtype, so the reversible gradient is lost; "
+            "take fewer steps, a beta nearer to the optimum, or on_untrusted='checkpoint'."
+        )
+    else:
+        said = (
+            f"the reversible gradient has about {health.bits_left:.1f} bits left, below min_bits = {needed:g} "
+            f"(the start state was rebuilt with relative error {health.reconstruction_error:.1e}); take fewer steps, a "
+            "beta nearer to the optimum, a wider state_dtype, or on_untrusted='checkpoint'."
+        )
+    if on_untrusted == "warn":
+        warnings.warn(said, stacklevel=2)
+    elif on_untrusted == "raise" or verdict in (Verdict.NOT_REPEATED, Verdict.NOT_BITWISE):
+        raise GradientError(said)

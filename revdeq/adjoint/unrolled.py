@@ -1,6 +1,6 @@
 """Differentiation through the stored graph of every step."""
 
-from revdeq.adjoint.base import Adjoint, Attached, narrowed
+from revdeq.adjoint.base import Adjoint, Attached, final_leaves
 from revdeq.function import Function
 from revdeq.iterate import iterate
 from revdeq.residual import Stopping
@@ -22,8 +22,8 @@ class UnrolledAdjoint(Adjoint):
         outcome = iterate(f, solver, f.z0, stopping)
         coupled = solver.coupled(outcome.state)
         return Attached(
-            narrowed(solver.estimate(outcome.state), f),
-            None if coupled is None else narrowed(coupled, f),
+            final_leaves(solver.estimate(outcome.state), outcome, f),
+            None if coupled is None else final_leaves(coupled, outcome, f),
             outcome._replace(state=None),
             None,
         )
