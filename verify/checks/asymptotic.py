@@ -1,0 +1,174 @@
+"""Claims about rates: the error falls as the theory says, and the two kinds of gradient draw together at that rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verify.checks.trial import Trial, to_numpy
+from verify.reference import difference, jacobian
+from verify.result import Measurement
+
+
+FALLEN = (1e-4, 1e-11)
+"""The window of relative errors in which a rate is fitted: past the start-up, above the round-off floor near 1e-15."""
+
+DRAWN = (1e-2, 1e-8)
+"""The same for gradients, whose round-off floor is higher."""
+
+LEAST_POINTS = 8
+MOST_STEPS = 5_000
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Errors of the iterates of one run.
+
+    Args:
+        errors: ||z_n - z*|| for n = 0, ..., N - 1.
+        scale: ||z*||.
+        predicted: the spectral rate of one step.
+    """
+
+    errors: NDArray[np.float64]
+    scale: float
+    predicted: float
+
+    def window(self) -> NDArray[np.intp]:
+        """The steps n between the first error below the window's top and the first below its bottom."""
+        first, last = (int(np.argmax(self.errors <= edge * self.scale)) for edge in FALLEN)
+        return np.arange(first, last if last > first else first)
+
+
+def step_rate(eigenvalues: NDArray[Any], beta: float) -> float:
+    """Spectral radius of one reversible step, over the eigenvalues kappa of df/dz.
+
+        [[a, beta kappa], [a beta kappa, a + beta^2 kappa^2]],      a = 1 - beta
+
+    References:
+        Young, Trans. AMS 76 (1954), DOI 10.1090/S0002-9947-1954-0059635-7; (THEORY T2).
+    """
+    a = 1.0 - beta
+    steps = [
+        np.array([[a, beta * kappa], [a * beta * kappa, a + (beta * kappa) ** 2]]) for kappa in np.unique(eigenvalues)
+    ]
+    return max(float(np.max(np.abs(np.linalg.eigvals(step)))) for step in steps)
+
+
+def predicted_rate(trial: Trial) -> float:
+    """Spectral rate of the case at its fixed point, from the known eigenvalues or from those of the Jacobian there."""
+    eigenvalues = trial.problem.eigenvalues
+    if eigenvalues is None:
+        star = trial.references.fixed_point(trial.problem).z_star.astype(np.float64)
+        eigenvalues = np.linalg.eigvals(jacobian(trial.problem, star, trial.problem.args))
+    return step_rate(eigenvalues, trial.case.beta)
+
+
+def worst_rate(contraction_constant: float, beta: float) -> float:
+    """Largest rate over all maps with this Lipschitz constant, ((c + sqrt(c^2 + 4 |a|)) / 2)^2 with c = beta k (T3)."""
+    c = beta * contraction_constant
+    return ((c + math.sqrt(c * c + 4.0 * abs(1.0 - beta))) / 2.0) ** 2
+
+
+def decay(trial: Trial) -> Decay:
+    """Iterate the subject as far as its errors fall, and measure them.
+
+    Raises:
+        ValueError: if the step does not contract, or needs too many steps to be seen.
+    """
+    problem = trial.problem
+    predicted = predicted_rate(trial)
+    needed = math.ceil(math.log(1e-13) / math.log(predicted)) + LEAST_POINTS if 0 < predicted < 1 else MOST_STEPS + 1
+    if needed > MOST_STEPS:
+        raise ValueError(f"the predicted rate {predicted:.6g} of {problem.name} cannot be seen in {MOST_STEPS} steps.")
+    star = trial.references.fixed_point(problem).z_star
+    states = trial.observe("default", num_steps=needed).forward_states[::2]
+    errors = np.array([np.linalg.norm(difference(to_numpy(state), star)) for state in states], dtype=np.float64)
+    return Decay(errors, float(np.linalg.norm(star.astype(np.float64))), predicted)
+
+
+def check_convergence_rate(trial: Trial) -> list[Measurement]:
+    """Fit the rate at which ||z_n - z*|| falls and compare it with the spectral rate of the step.
+
+        ln ||z_n - z*|| = c + n ln(rate),      measured |ln(rate / predicted)|
+
+    Returns:
+        One row; "failed" where fewer than 8 steps lie between 1e-4 and 1e-11 of ||z*||.
+
+    How this can fail: another beta than asked for, another order of the half steps, a damped or repeated update; on a
+    defective or strongly non-normal spectrum also a right solver, whose error has a polynomial factor.
+
+    References:
+        Young, Trans. AMS 76 (1954), DOI 10.1090/S0002-9947-1954-0059635-7; (THEORY T2, A7).
+    """
+    seen = decay(trial)
+    window = seen.window()
+    common: dict[str, Any] = {"leaf": "z", "unit": "log ratio", "expected": seen.predicted}
+    if len(window) < LEAST_POINTS or not np.all(np.isfinite(seen.errors)):
+        reason = f"{len(window)} steps lie in the window {FALLEN}, at least {LEAST_POINTS} are needed"
+        return [trial.row("convergence-rate", "reversible", status="failed", reason=reason, **common)]
+    slope, _ = np.polyfit(window, np.log(seen.errors[window]), 1)
+    apart = abs(float(slope) - math.log(seen.predicted))
+    return [trial.row("convergence-rate", "reversible", got=math.exp(slope), measured=apart, **common)]
+
+
+def check_target_difference(trial: Trial) -> list[Measurement]:
+    """Fit how the exact gradient of N steps approaches the implicit gradient as N grows.
+
+        ||g_N - g*|| = (C0 + C1 N) rho^N,      measured |ln(rho) fitted / ln(rho) predicted - 1|
+
+    g_N and g* are both the subject's, by its default and its implicit adjoint.
+
+    Returns:
+        One row; "failed" where fewer than 8 step counts lie between 1e-2 and 1e-8 of ||g*||.
+
+    How this can fail: one kind of gradient is returned for the other (no decay at all), a truncated adjoint, an
+    implicit solve that stops early (the difference levels off).
+
+    References:
+        Christianson, DOI 10.1080/10556789408805572 (reverse accumulation at a fixed point); (THEORY M2, A8).
+    """
+    predicted = math.log(predicted_rate(trial))
+    far = math.ceil(math.log(1e-14) / predicted)
+    star = _flat(trial, "implicit", far)
+    size = float(np.linalg.norm(star))
+    # N rho^N is still falling where N > 1/|ln rho|; the first counts are left out with the top of the window.
+    counts = np.unique(np.linspace(1, math.log(1e-10) / predicted, 40).astype(int))
+    apart = np.array([np.linalg.norm(_flat(trial, "default", int(n)) - star) for n in counts], dtype=np.float64)
+    chosen = (apart <= DRAWN[0] * size) & (apart >= DRAWN[1] * size)
+    common: dict[str, Any] = {"leaf": "all leaves", "unit": "relative", "expected": predicted, "target": "fixed-point"}
+    if int(chosen.sum()) < LEAST_POINTS:
+        reason = f"{int(chosen.sum())} step counts lie in the window {DRAWN}, at least {LEAST_POINTS} are needed"
+        return [trial.row("target-difference", "default", status="failed", reason=reason, **common)]
+    fitted = fit_rate_with_linear_factor(counts[chosen], apart[chosen])
+    return [trial.row("target-difference", "default", got=fitted, measured=abs(fitted / predicted - 1.0), **common)]
+
+
+def fit_rate_with_linear_factor(steps: NDArray[Any], values: NDArray[np.float64]) -> float:
+    """ln(rho) of the least-squares fit of ln(value) = c + ln(1 + r n) + n ln(rho), r >= 0.
+
+    Linear in c and ln(rho) for each r; r is scanned, from no factor at all to a purely linear one.
+    """
+    n = np.asarray(steps, dtype=np.float64)
+    best, rate = math.inf, math.nan
+    for ratio in (0.0, *np.logspace(-4, 4, 161)):
+        target = np.log(values) - np.log1p(ratio * n)
+        coefficients, residual, *_ = np.polyfit(n, target, 1, full=True)
+        if residual.size and residual[0] < best:
+            best, rate = float(residual[0]), float(coefficients[0])
+    return rate
+
+
+def _flat(trial: Trial, adjoint: Any, num_steps: int) -> NDArray[np.float64]:
+    """All leaves but z0, which the implicit gradient has not, as one vector; NaN where a leaf got none."""
+    gradients = trial.observe(adjoint, num_steps=num_steps).gradients
+    parts = [
+        np.array([math.nan]) if value is None else to_numpy(value).ravel()
+        for leaf, value in gradients.items()
+        if leaf != "z0"
+    ]
+    return np.concatenate(parts)

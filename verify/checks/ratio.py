@@ -1,0 +1,89 @@
+"""The ratio R: how far a result is from the reference, in units of what rounding alone does."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from verify.checks.trial import Trial, to_numpy
+from verify.criteria import ROUNDING_POWER
+from verify.reference import difference
+from verify.reference.arithmetic.protocol import Array
+from verify.result import Measurement, Status
+
+
+def ratio_row(
+    trial: Trial,
+    check: str,
+    leaf: str,
+    got: Tensor | None,
+    expected: Array,
+    *,
+    scale: float,
+    uncertainty: float,
+    adjoint: str = "",
+    power_limit: float | None = ROUNDING_POWER,
+    **fields: Any,
+) -> Measurement:
+    """R = RMS(got - expected) / scale over the components of one leaf, with the worst component shown.
+
+    Args:
+        trial: the trial.
+        check: name of the check.
+        leaf: name of the leaf.
+        got: what the subject returned, None where it returned nothing.
+        expected: the reference, multiprecision, the shape of `got`.
+        scale: RMS spread that rounding gives this leaf.
+        uncertainty: largest error of a component of the reference.
+        adjoint: which adjoint `got` came from.
+        power_limit: largest scale, relative to the reference's RMS, at which the row counts; None where it always does.
+        fields: further columns of the row.
+
+    Returns:
+        The row, "failed" where the subject returned nothing or something of another shape, "no-power" where rounding
+        drowns the reference.
+    """
+    row = {"leaf": leaf, "unit": "ratio R", "uncertainty": uncertainty, **fields}
+    if got is None or tuple(got.shape) != expected.shape:
+        found = "nothing" if got is None else f"shape {tuple(got.shape)}"
+        reason = f"the subject returned {found} where shape {expected.shape} is expected"
+        return trial.row(check, adjoint, status="failed", reason=reason, **row)
+    apart = difference(to_numpy(got), expected)
+    reference = expected.astype(np.float64)
+    size = rms(reference)
+    # What is returned was rounded once to its dtype: no scale is finer than that (a uniform error has RMS u/sqrt 3).
+    scale = max(scale, trial.case.unit_roundoff * size / math.sqrt(3.0)) if math.isfinite(scale) else scale
+    power = scale / size if size > 0 else math.inf
+    status: Status = "measured"
+    reason = ""
+    if power_limit is not None and not power <= power_limit:
+        status = "no-power"
+        reason = f"rounding is {power:.2g} of the reference, more than {power_limit:.2g}: no fault can be told from it"
+    worst = np.unravel_index(int(np.argmax(np.abs(apart))), apart.shape) if apart.size else ()
+    return trial.row(
+        check,
+        adjoint,
+        index=tuple(int(place) for place in worst),
+        got=float(to_numpy(got)[worst]) if apart.size else None,
+        expected=float(reference[worst]) if apart.size else None,
+        measured=rms(apart) / scale if scale > 0 else math.nan,
+        scale=scale,
+        power=power,
+        status=status,
+        reason=reason,
+        **row,
+    )
+
+
+def rms(values: NDArray[np.float64]) -> float:
+    """Root of the mean square; NaN for an empty array, so that an empty sample fails."""
+    if values.size == 0:
+        return math.nan
+    largest = float(np.max(np.abs(values)))
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    return largest * float(np.sqrt(np.mean((values / largest) ** 2)))

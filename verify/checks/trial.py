@@ -1,0 +1,130 @@
+"""A trial: one case with its subject, its problem and its references, and what has been observed of it so far."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verify.case import Case
+from verify.checks.observation import Binding, Observation, observe
+from verify.checks.references import References
+from verify.problems.problem import Problem
+from verify.reference import RoundingScale
+from verify.reference.rounding import Differentiation
+from verify.result import Measurement
+from verify.subject import Adjoint, Settings, Subject
+
+
+@dataclass
+class Trial:
+    """What a check is given. Observations are made once and kept.
+
+    Args:
+        case: the setting.
+        subject: what is verified.
+        problem: the equilibrium problem of the case.
+        references: where expected values come from.
+        options: what a replay command needs besides the case, such as ("--subject", "package.module").
+    """
+
+    case: Case
+    subject: Subject
+    problem: Problem
+    references: References = field(default_factory=References)
+    options: tuple[str, ...] = ()
+    _observed: dict[tuple[Adjoint, Binding, int], Observation] = field(
+        default_factory=dict[tuple[Adjoint, Binding, int], Observation]
+    )
+
+    def settings(self, adjoint: Adjoint, num_steps: int | None = None, tolerance: float | None = None) -> Settings:
+        """How the subject is asked to solve this case."""
+        case = self.case
+        return Settings(
+            beta=case.beta,
+            num_steps=case.num_steps if num_steps is None else num_steps,
+            adjoint=adjoint,
+            state_dtype=case.torch_state_dtype,
+            tolerance=default_tolerance(case) if tolerance is None else tolerance,
+        )
+
+    def observe(self, adjoint: Adjoint, binding: Binding = "args", num_steps: int | None = None) -> Observation:
+        """One solve and one backward pass of the case.
+
+        Raises:
+            Exception: whatever the subject raises.
+        """
+        settings = self.settings(adjoint, num_steps)
+        key = (adjoint, binding, settings.num_steps)
+        if key not in self._observed:
+            self._observed[key] = observe(
+                self.subject, self.problem, settings, self.case.torch_dtype, self.case.device, binding
+            )
+        return self._observed[key]
+
+    def scale(self, differentiation: Differentiation = "reversible") -> RoundingScale:
+        """What rounding alone does to this case (THEORY 4)."""
+        case = self.case
+        return self.references.rounding_scale(
+            self.problem,
+            case.beta,
+            case.num_steps,
+            differentiation,
+            unit_roundoff_state=case.state_unit_roundoff,
+            unit_roundoff_function=case.unit_roundoff,
+            accumulate_roundoff=case.accumulate_roundoff,
+        )
+
+    def generator(self, label: str) -> np.random.Generator:
+        """A generator seeded by the case and the label, the same in every run and every process."""
+        digest = hashlib.sha256(f"{self.case.id} {label}".encode()).digest()
+        return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+    def row(self, check: str, adjoint: str = "", **fields: Any) -> Measurement:
+        """A row about this case, with what is known of the observation filled in."""
+        case = self.case
+        row = Measurement(
+            check=check,
+            case=case.id,
+            problem=case.problem,
+            solver=case.solver,
+            adjoint=adjoint,
+            beta=case.beta,
+            num_steps=case.num_steps,
+            dtype=case.dtype,
+            state_dtype=case.state_dtype,
+            device=case.device,
+            replay=self.replay(),
+        )
+        return replace(row, **fields)
+
+    def replay(self) -> str:
+        """The command that measures this case again."""
+        return " ".join(
+            ["revdeq verify --only", shlex.quote(self.case.id), *map(shlex.quote, self.options), "--out replay"]
+        )
+
+
+def cost(observation: Observation) -> dict[str, Any]:
+    """The cost columns of a row."""
+    return {
+        "evaluations": observation.evaluations,
+        "vjps": observation.vjps,
+        "saved_bytes": observation.saved_bytes,
+        "seconds": observation.seconds,
+    }
+
+
+def default_tolerance(case: Case) -> float:
+    """Relative tolerance of an implicit adjoint: 2^13 roundings, so that the solve ends and rounding does not count."""
+    return 2.0**13 * case.unit_roundoff
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """A tensor as a float64 array, exactly."""
+    return np.asarray(tensor.detach().to("cpu", torch.float64).numpy())

@@ -1,0 +1,1 @@
+"""Planted faults: small wrong solvers, references and results, each of which must turn the gate red."""

@@ -1,0 +1,159 @@
+"""What is verified: anything that solves z = f(z) reversibly and differentiates it, ours or another library's.
+
+A subject is an object with `name`, `solve` and `reconstruct`. `load_subject("revdeq")` gives this distribution's own,
+`load_subject("package.module:attribute")` another; the attribute is `subject` where none is named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor
+
+import revdeq
+from revdeq.solver.reversible import Coupled, Reversible
+
+
+Adjoint = Literal["reversible", "default", "unrolled", "implicit"]
+Function = Callable[[Tensor, Any], Tensor]
+
+
+class SubjectError(ValueError):
+    """A subject that cannot be loaded; the message says which, why and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a subject is asked to solve.
+
+    Args:
+        beta: relaxation parameter.
+        num_steps: number of steps N, exactly.
+        adjoint: "reversible" reverses the iteration whatever the health of the gradient, "default" is what a user gets
+            who asks for nothing else, "unrolled" and "implicit" are what they say.
+        state_dtype: dtype of y and z, z0's or a wider one.
+        tolerance: relative tolerance of the implicit adjoint's linear solve.
+    """
+
+    beta: float
+    num_steps: int
+    adjoint: Adjoint
+    state_dtype: torch.dtype
+    tolerance: float = 2.0**-40
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What a solve returned.
+
+    Args:
+        z1: state z_N, differentiable.
+        y1: coupled state y_N, differentiable.
+        num_steps: number of steps that the subject reports, one value, or one per sample.
+    """
+
+    z1: Tensor
+    y1: Tensor
+    num_steps: Tensor
+
+
+@runtime_checkable
+class Subject(Protocol):
+    """The interface of what is verified."""
+
+    @property
+    def name(self) -> str:
+        """How results name it."""
+        ...
+
+    def solve(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> Solved:
+        """Solve z = f(z, args) by the reversible iteration from z0, differentiable with respect to all that f reads.
+
+        Raises:
+            Exception: of any kind, where the settings are refused or the function fails.
+        """
+        ...
+
+    def reconstruct(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> list[tuple[Tensor, Tensor]]:
+        """Iterate forward N steps, then undo them one by one.
+
+        Returns:
+            The rebuilt states (y_n, z_n) for n = N, N - 1, ..., 0, in the state dtype; the first is the forward result.
+        """
+        ...
+
+
+class RevdeqSubject:
+    """This distribution's own solver, through its public interface."""
+
+    name = "revdeq"
+
+    def solve(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> Solved:
+        """As `Subject.solve`."""
+        solver = revdeq.Reversible(settings.beta, state_dtype=settings.state_dtype)
+        solution = revdeq.solve(
+            function, z0, args, solver=solver, adjoint=_adjoint(settings), max_steps=settings.num_steps
+        )
+        z1, y1 = cast("Tensor", solution.z1), cast("Tensor", solution.y1)
+        return Solved(z1, y1, solution.num_steps)
+
+    def reconstruct(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> list[tuple[Tensor, Tensor]]:
+        """As `Subject.reconstruct`: `Reversible.step`, undone by `undo_z` and `undo_y`."""
+        solver = Reversible(settings.beta, state_dtype=settings.state_dtype)
+
+        def evaluate(state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (function(state[0].to(z0.dtype), args),)
+
+        with torch.no_grad():
+            state = solver.init((z0,))
+            for n in range(settings.num_steps):
+                state = solver.step(evaluate, state, evaluate(state.z), n)
+            rebuilt = [state]
+            for _ in range(settings.num_steps):
+                z = solver.undo_z(state.z, evaluate(state.y))
+                state = Coupled(solver.undo_y(state.y, evaluate(z)), z)
+                rebuilt.append(state)
+        return [(state.y[0], state.z[0]) for state in rebuilt]
+
+
+def load_subject(name: str) -> Subject:
+    """The subject called `name`: "revdeq", or MODULE, or MODULE:ATTRIBUTE (a subject, or a function that makes one).
+
+    Raises:
+        SubjectError: if the module or the attribute is not there, or it is not a subject.
+    """
+    if name == "revdeq":
+        return RevdeqSubject()
+    module_name, _, attribute = name.partition(":")
+    attribute = attribute or "subject"
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise SubjectError(
+            f"subject {name!r} cannot be imported ({error}): give revdeq, or MODULE:ATTRIBUTE on the Python path."
+        ) from error
+    if not hasattr(module, attribute):
+        raise SubjectError(f"module {module_name} has no {attribute!r}: define it there, or give MODULE:ATTRIBUTE.")
+    candidate: Any = getattr(module, attribute)
+    if isinstance(candidate, type) or (callable(candidate) and not isinstance(candidate, Subject)):
+        candidate = candidate()
+    if not isinstance(candidate, Subject):
+        raise SubjectError(
+            f"{module_name}:{attribute} is a {type(candidate).__name__} without name, solve and reconstruct: "
+            "give an object that has the three (see verify.subject.Subject)."
+        )
+    return candidate
+
+
+def _adjoint(settings: Settings) -> Any:
+    if settings.adjoint == "reversible":
+        return revdeq.ReversibleAdjoint(min_bits=0)
+    if settings.adjoint == "default":
+        return revdeq.ReversibleAdjoint()
+    if settings.adjoint == "unrolled":
+        return revdeq.UnrolledAdjoint()
+    return revdeq.ImplicitAdjoint(rtol=settings.tolerance, atol=0.0)
