@@ -31,6 +31,8 @@ class Multiprecision:
 
     Args:
         digits: significant decimal digits, at least 1.
+        strict: whether leaving a domain (log of 0, sqrt of -1, division by 0) raises, as a reference must, or gives
+            NaN, as a carrier of simulated hardware must.
 
     Raises:
         TypeError: digits is not an int.
@@ -40,12 +42,13 @@ class Multiprecision:
         mpmath 1.3, "Contexts": https://mpmath.org/doc/current/contexts.html
     """
 
-    def __init__(self, digits: int) -> None:
+    def __init__(self, digits: int, *, strict: bool = True) -> None:
         if isinstance(digits, bool) or not isinstance(digits, int):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"digits is {digits!r}; it must be an int, the number of significant decimal digits")
         if digits < 1:
             raise ValueError(f"digits is {digits}; it must be at least 1 (50 is the harness's usual choice)")
         self.digits = digits
+        self.strict = strict
         self.context: Any = mpmath.MPContext()
         self.context.dps = digits
         self._exp = self._elementwise(self.context.exp)
@@ -107,8 +110,8 @@ class Multiprecision:
         return _object_array(np.multiply(a, b))
 
     def divide(self, a: Array, b: Array) -> Array:
-        """Elementwise a / b; raises ZeroDivisionError for b = 0."""
-        return _object_array(np.true_divide(a, b))
+        """Elementwise a / b; b = 0 raises ValueError or gives NaN."""
+        return _object_array(np.true_divide(a, self._within(b, b != 0, "division by zero")))
 
     def negative(self, x: Array) -> Array:
         """-x."""
@@ -158,25 +161,25 @@ class Multiprecision:
         return self._expm1(x)
 
     def log(self, x: Array) -> Array:
-        """The natural logarithm; raises ValueError outside (0, inf)."""
-        if not self._all_at_least(x, strictly=True):
-            raise ValueError("log of a number that is not positive; the problem has left its domain")
-        return self._log(x)
+        """The natural logarithm; outside (0, inf) it raises ValueError or gives NaN."""
+        return self._log(self._within(x, x > 0, "log of a number that is not positive"))
 
     def log1p(self, x: Array) -> Array:
-        """log(1 + x); raises ValueError outside (-1, inf)."""
-        if not self._all_at_least(x + self.context.one, strictly=True):
-            raise ValueError("log1p of a number that is not above -1; the problem has left its domain")
-        return self._log1p(x)
+        """The logarithm of 1 + x; outside (-1, inf) it raises ValueError or gives NaN."""
+        return self._log1p(self._within(x, x > -1, "log1p of a number that is not above -1"))
 
     def sqrt(self, x: Array) -> Array:
-        """The square root; raises ValueError outside [0, inf)."""
-        if not self._all_at_least(x, strictly=False):
-            raise ValueError("sqrt of a negative number; the problem has left its domain")
-        return self._sqrt(x)
+        """The square root; outside [0, inf) it raises ValueError or gives NaN."""
+        return self._sqrt(self._within(x, x >= 0, "sqrt of a negative number"))
 
-    def _all_at_least(self, x: Any, *, strictly: bool) -> bool:
-        return all(value > 0 if strictly else value >= 0 for value in np.asarray(x, dtype=object).flat)
+    def _within(self, x: Array, allowed: Any, what: str) -> Array:
+        """The array where it is within the domain and NaN elsewhere, which a strict arithmetic refuses."""
+        inside = np.asarray(allowed, dtype=np.bool_)
+        if inside.all():
+            return x
+        if self.strict:
+            raise ValueError(f"{what}; the problem has left its domain")
+        return np.where(inside, x, self.context.nan)
 
     def sin(self, x: Array) -> Array:
         """Elementwise sin x."""
