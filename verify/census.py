@@ -108,8 +108,8 @@ def bound(state: torch.Tensor, image: torch.Tensor, rebuilt: torch.Tensor, beta:
     """Return the rigorous bound on |rebuilt - state| for one half step undone, as float64.
 
     With u the unit roundoff of the 16-bit dtype, w = 2^-24 that of the float32 in which its operations are done, eta
-    half the least subnormal, d = fl(y' - beta v), each result fl(x) differs from x by at most u |fl(x)| + eta, and a and
-    the products inside by a few w; both half steps hold the same beta:
+    half the least subnormal, d = fl(y' - beta v), each result fl(x) differs from x by at most u |fl(x)| + eta, and
+    a and the products inside by a few w; both half steps hold the same beta:
 
         |s~ - s| <= A ((u + 4w) |p| + (u + 4w) |y'| + (u + 4w) |d| + 8 w beta |v| + 3 eta) + (u + 4w) |s~| + eta
 
