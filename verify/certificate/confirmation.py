@@ -134,20 +134,18 @@ def _inner(ops: Multiprecision, weights: NDArray[np.float64], values: Array) -> 
     return ops.sum(ops.multiply(ops.convert(weights), values))[()]
 
 
-def confirm(traced: Traced, loss: Loss, gradient: Mapping[str, Array], digits: int, claim: str) -> Confirmation:
-    """Compare <gradient, direction> with a central difference of the loss along the same direction.
+def difference_quotient(traced: Traced, loss: Loss, names: tuple[str, ...], digits: int) -> tuple[Any, float]:
+    """The derivative of a loss along `direction_of` the leaves, by central differences in mpmath, and its error.
 
     D(h) = (L(theta + h v) - L(theta - h v)) / 2h at h and 2h, extrapolated; its error is estimated by the change that
-    the extrapolation makes times the factor by which the next term is smaller, plus the cancellation 2^-p |L| / h.
+    the extrapolation makes times h, by which the next term is smaller, plus the cancellation 2^-p |L| / h.
 
     Args:
         traced: the function; only its forward graph is read.
         loss: of the leaves.
-        gradient: enclosures by leaf.
-        digits: of the arithmetic in which the loss is computed.
-        claim: what is confirmed, for the finding.
+        names: the leaves that move.
+        digits: of the arithmetic.
     """
-    names = tuple(gradient)
     forward = _ForwardMap(traced, tuple(name for name in names if name not in traced.state), digits)
     direction = direction_of(traced, names)
     context = forward.ops.context
@@ -159,20 +157,35 @@ def confirm(traced: Traced, loss: Loss, gradient: Mapping[str, Array], digits: i
         quotients.append((ahead - behind) / (2 * step))
         size = max(size, abs(ahead), abs(behind))
     value = quotients[0] + (quotients[0] - quotients[1]) / 3
-    # D(h) = L' + c2 h^2 + c4 h^4: the extrapolation leaves c4 h^4, estimated by (c2 h^2)^2 and by h times c2 h^2.
     change = abs(quotients[0] - quotients[1])
-    error = change * h * 64 + context.eps * size / h * 64
+    return value, float(change * h * 64 + context.eps * size / h * 64)
+
+
+def confirm(traced: Traced, loss: Loss, gradient: Mapping[str, Array], digits: int, claim: str) -> Confirmation:
+    """Compare <gradient, direction> with a central difference of the loss along the same direction.
+
+    Args:
+        traced: the function; only its forward graph is read.
+        loss: of the leaves.
+        gradient: enclosures by leaf.
+        digits: of the arithmetic in which the loss is computed.
+        claim: what is confirmed, for the finding.
+    """
+    names = tuple(gradient)
+    value, error = difference_quotient(traced, loss, names, digits)
+    direction = direction_of(traced, names)
     with flint_precision(math.ceil(digits * math.log2(10)) + 32):
         along = arb(0)
         for name, balls in gradient.items():
             ways = direction[name].ravel().tolist()
             along += sum((ball * way for ball, way in zip(balls.ravel().tolist(), ways, strict=True)), arb(0))
         difference = _as_ball(value) - along
-        estimate = arb(float(error), 0) + along.rad()
+        estimate = arb(error) + along.rad()
         scale = along.abs_upper().max(abs(_as_ball(value)).abs_upper())
         agree = not difference.abs_lower() > estimate
         ratio = difference.abs_upper().max(arb(2) ** -4000) / (scale if scale > 0 else arb(1))
         agreed = max(0.0, -float(ratio.log()) / math.log(10.0))
+    context = value.context
     shown = context.nstr(value, min(digits, 40))
     if agree:
         sentence = f"differences of the forward graph agree with the {claim} in {agreed:.0f} digits"
@@ -183,7 +196,7 @@ def confirm(traced: Traced, loss: Loss, gradient: Mapping[str, Array], digits: i
             "torch's derivative is not that of the function (a custom backward, or a kink at the point)"
         )
         finding = Finding(f"{claim} confirmed", Answer.REFUTED, sentence)
-    return Confirmation(finding, shown, along.str(min(digits, 40)), agreed, float(error))
+    return Confirmation(finding, shown, along.str(min(digits, 40)), agreed, error)
 
 
 def _as_ball(value: Any) -> arb:
