@@ -11,12 +11,22 @@ normalisation layers are updated once an evaluation in the forward pass, as in a
 import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import torch
 
 from revdeq.environment import Flags, RandomState
-from revdeq.reads import Reach, ReadsSeen, Substituted, reached_leaves, refuse_unlisted, sequence_number
+from revdeq.reads import (
+    Reach,
+    ReadsSeen,
+    Substituted,
+    made_since,
+    reached_leaves,
+    refuse_unlisted,
+    sequence_number,
+    version,
+)
 from revdeq.sharding import refuse_sharded_modules
 from revdeq.solution import GradientError
 from revdeq.tree import Leaves, Tree, flatten, leaf_names, unflatten
@@ -208,8 +218,7 @@ class Function:
             self._random_before.restore()
 
     def _evaluate_first(self, z: Leaves, args: Tree, reads: ReadsSeen) -> Leaves:
-        with reads:
-            value = self._evaluate(z, args)
+        value = self._evaluate(z, args, reads)
         if self._random_before is not None:
             self._random_before = dataclasses.replace(self._random_before, named=tuple(reads.generators.values()))
         return value
@@ -232,7 +241,7 @@ class Function:
                 stack.enter_context(own_saved_tensors())
             value = self._evaluate_first(z, self._with_arg_tensors(local), reads)
         reach = Reach.of(self.function)
-        seen = [t for t in reads.seen.values() if t.requires_grad]
+        seen = [t for t in reads.trainable() if not made_since(t, since)]
         seen += reached_leaves(value, (*z, *local), [Substituted.current(t) for t in seen], since)
         ids = {id(t) for t in seen}
         if isinstance(self.function, torch.nn.Module):
@@ -243,17 +252,22 @@ class Function:
         self.captured = tuple(Substituted.current(t) for t in seen)
         self._watched = tuple(t for t in reach.trainable if id(t) not in ids)
         self._updated = tuple({id(t): t for t in (*reads.updated(), *reach.statistics)}.values())
+        if not keep:
+            value = tuple(v.detach() for v in value)
         updated = {id(t) for t in self._updated}
-        self.constants = tuple(
-            t for i, t in reads.seen.items() if not t.requires_grad and not t.is_inference() and i not in updated
-        )
-        return value if keep else tuple(v.detach() for v in value)
+        self.constants = tuple(t for t in reads.constants() if not t.is_inference() and id(t) not in updated)
+        return value
 
-    def _evaluate(self, z: Leaves, args: Tree) -> Leaves:
-        versions = [None if x.is_inference() else x._version for x in z]
-        value = self.function(unflatten(z, self.structure), args)
-        for x, version, name in zip(z, versions, self.names, strict=True):
-            if version is not None and x._version != version:
+    def _evaluate(self, z: Leaves, args: Tree, mode: AbstractContextManager[Any] | None = None) -> Leaves:
+        versions = [version(x) for x in z]
+        tree = unflatten(z, self.structure)
+        if mode is None:
+            value = self.function(tree, args)
+        else:
+            with mode:
+                value = self.function(tree, args)
+        for x, before, name in zip(z, versions, self.names, strict=True):
+            if version(x) != before:
                 raise ValueError(
                     f"function changed its input z in place (leaf {name}); it must leave z as it is, "
                     "so use the out-of-place form of the operation."
@@ -340,10 +354,7 @@ class Replay:
         f = self._f
         f._restore_random()
         narrow = f._narrow(z)
-        if not self._substitutes:
-            return f._evaluate(narrow, self._args)
-        with Substituted(self._substitutes):
-            return f._evaluate(narrow, self._args)
+        return f._evaluate(narrow, self._args, Substituted(self._substitutes) if self._substitutes else None)
 
     def linearise(self, z: Leaves) -> Linearisation:
         """Evaluate f at `z` once, keeping the graph of this one evaluation.
@@ -362,7 +373,12 @@ class Replay:
 
 def own_saved_tensors() -> torch.autograd.graph.saved_tensors_hooks:
     """Return a context in which the user's hooks on saved tensors see nothing: the graph made there is not kept."""
-    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
+    return torch.autograd.graph.saved_tensors_hooks(_detached, lambda tensor: tensor)
+
+
+def _detached(tensor: torch.Tensor) -> torch.Tensor:
+    # An output that its own node kept would keep that node for ever.
+    return tensor.detach()
 
 
 @contextlib.contextmanager

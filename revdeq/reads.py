@@ -11,6 +11,7 @@ What f could reach by its closure but did not read at first is watched: where a 
 
 import functools
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from types import CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple
@@ -43,18 +44,16 @@ class ReadsSeen(TorchFunctionMode):
         known: tensors that count as made inside.
 
     Attributes:
-        seen: the tensors by id, in the order in which they were read.
-        versions: their version counters when first seen.
-        statistics: ids of those that a normalisation layer may have updated.
         generators: the random number generators named in a call, each with its state before the first such call.
     """
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
         super().__init__()
         self._inside = {id(t) for t in known}
-        self.seen: dict[int, torch.Tensor] = {}
-        self.versions: dict[int, int] = {}
-        self.statistics: set[int] = set()
+        # Weak: what a hidden call made inside must not outlive the evaluation.
+        self._seen: dict[int, weakref.ref[torch.Tensor]] = {}
+        self._versions: dict[int, int] = {}
+        self._statistics: set[int] = set()
         self.generators: dict[int, tuple[torch.Generator, torch.Tensor]] = {}
 
     def __torch_function__(
@@ -65,25 +64,38 @@ class ReadsSeen(TorchFunctionMode):
         for tensor in entering:
             # The id of a tensor made inside can be taken over only by another one made inside: what was made outside
             # stays alive throughout.
-            if id(tensor) not in self._inside and id(tensor) not in self.seen:
-                self.seen[id(tensor)] = tensor
-                self.versions[id(tensor)] = version(tensor)
+            if id(tensor) not in self._inside and id(tensor) not in self._seen:
+                self._seen[id(tensor)] = weakref.ref(tensor)
+                self._versions[id(tensor)] = version(tensor)
         for value in (*args, *kwargs.values()):
             if type(value) is torch.Generator and id(value) not in self.generators:
                 self.generators[id(value)] = (value, value.get_state())
         if func in _UPDATES_STATISTICS:
-            self.statistics.update(id(t) for t in entering if not t.requires_grad)
+            self._statistics.update(id(t) for t in entering if not t.requires_grad)
         result = func(*args, **kwargs)
-        self._inside.update(id(t) for t in _tensors(result) if id(t) not in self.seen)
+        self._inside.update(id(t) for t in _tensors(result) if id(t) not in self._seen)
         return result
 
-    def updated(self) -> tuple[torch.Tensor, ...]:
+    def trainable(self) -> list[torch.Tensor]:
+        """Return the tensors that require grad, in the order in which they were read."""
+        return [t for t in self._alive() if t.requires_grad]
+
+    def updated(self) -> list[torch.Tensor]:
         """Return the tensors without gradient that the evaluation changed in place, such as running statistics."""
-        return tuple(
-            t
-            for i, t in self.seen.items()
-            if not t.requires_grad and (i in self.statistics or version(t) != self.versions[i])
-        )
+        return [t for t in self._alive() if not t.requires_grad and self._changed(t)]
+
+    def constants(self) -> list[torch.Tensor]:
+        """Return the other tensors without gradient."""
+        return [t for t in self._alive() if not t.requires_grad and not self._changed(t)]
+
+    def _alive(self) -> Iterator[torch.Tensor]:
+        for reference in self._seen.values():
+            tensor = reference()
+            if tensor is not None:
+                yield tensor
+
+    def _changed(self, tensor: torch.Tensor) -> bool:
+        return id(tensor) in self._statistics or version(tensor) != self._versions[id(tensor)]
 
 
 class Substituted(TorchFunctionMode):
@@ -195,6 +207,11 @@ def refuse_unlisted(
                 f"function read a trainable tensor of shape {tuple(leaf.shape)} in the backward pass that it did not "
                 "read in its first evaluation, so its gradient would be lost; pass it in args."
             )
+
+
+def made_since(tensor: torch.Tensor, since: int) -> bool:
+    """Return whether an operation recorded in this thread since `sequence_number()` was `since` made the tensor."""
+    return tensor.grad_fn is not None and tensor.grad_fn._sequence_nr() > since
 
 
 def sequence_number() -> int:

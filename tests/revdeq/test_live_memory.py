@@ -1,0 +1,117 @@
+"""Nothing that grows with the number of steps stays alive between the passes, and nothing at all after them."""
+
+import gc
+import weakref
+from typing import Any
+
+import torch
+
+from revdeq import Reversible, ReversibleAdjoint, Solution, solve
+
+
+Problem = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def live_tensors() -> int:
+    gc.collect()
+    return sum(1 for item in gc.get_objects() if type(item) is torch.Tensor)
+
+
+def run(problem: Problem, steps: int, *, tolerance: float | None = None) -> Solution:
+    z0, weight, x = problem
+    return solve(
+        lambda z, a: torch.tanh(z @ weight + a),
+        z0,
+        x,
+        solver=Reversible(0.8),
+        adjoint=ReversibleAdjoint(),
+        max_steps=steps,
+        rtol=tolerance,
+        atol=tolerance,
+        throw=False,
+    )
+
+
+def test_tensors_that_live_between_the_passes_do_not_grow_with_steps(problem: Problem):
+    counts = []
+    for steps in (2, 30):
+        before = live_tensors()
+        found = run(problem, steps)
+        counts.append(live_tensors() - before)
+        del found
+    assert counts[0] == counts[1]
+
+
+def test_values_made_inside_the_function_die(problem: Problem):
+    z0, weight, x = problem
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def function(z: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        value = torch.tanh(z @ weight + a)
+        alive.append(weakref.ref(value))
+        return value
+
+    found = solve(function, z0, x, solver=Reversible(0.8), adjoint=ReversibleAdjoint(), max_steps=10)
+    assert sum(ref() is not None for ref in alive) == 0
+    found.z1.sum().backward()
+    assert len(alive) == 40
+    assert sum(ref() is not None for ref in alive) == 0
+
+
+class Doubled(torch.autograd.Function):
+    """An operation that the watching mode does not see."""
+
+    @staticmethod
+    def forward(ctx: Any, z: torch.Tensor) -> torch.Tensor:
+        result = 2.0 * z
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        return 2.0 * cotangents[0]
+
+
+def test_values_of_hidden_operations_die(problem: Problem):
+    z0, weight, x = problem
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def function(z: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        hidden = Doubled.apply(z)
+        alive.append(weakref.ref(hidden))
+        return torch.tanh(0.2 * hidden + a + weight.sum())
+
+    found = solve(function, z0, x, solver=Reversible(0.8), adjoint=ReversibleAdjoint(), max_steps=2)
+    assert [ref() for ref in alive] == [None] * 4
+    found.z1.sum().backward()
+
+
+def test_solution_is_freed_without_the_garbage_collector(problem: Problem):
+    z0, _, _ = problem
+    gc.collect()
+    gc.disable()
+    try:
+        found = run(problem, 3)
+        loss = found.z1.sum()
+        reference = weakref.ref(found)
+        health = weakref.ref(found.health)
+        del found
+        assert reference() is None
+        loss.backward()
+        del loss
+        assert health() is None
+    finally:
+        gc.enable()
+    assert z0.grad is not None
+
+
+def test_tensors_do_not_accumulate_over_training_steps(problem: Problem):
+    def step() -> None:
+        for tolerance in (None, 1e-4):
+            run(problem, 4, tolerance=tolerance).z1.sum().backward()
+
+    step()
+    before = live_tensors()
+    for _ in range(3):
+        step()
+    assert live_tensors() == before
