@@ -11,10 +11,8 @@ from verify.reference.arithmetic.multiprecision import Multiprecision
 from verify.reference.arithmetic.protocol import Array
 
 
-_DIGITS = 400
-"""More than any reference uses: the subtraction is exact wherever the operands agree to within 400 digits."""
-
-_WIDE = Multiprecision(_DIGITS)
+# Operands are converted without rounding and their difference is rounded once, so 20 digits serve every precision.
+_EXACT_OPERANDS = Multiprecision(20)
 
 
 def difference(measured: NDArray[Any], expected: Array) -> NDArray[np.float64]:
@@ -33,7 +31,9 @@ def difference(measured: NDArray[Any], expected: Array) -> NDArray[np.float64]:
     got = np.asarray(measured)
     if got.shape != expected.shape:
         raise ValueError(f"shapes {got.shape} and {expected.shape} differ; compare arrays of one shape")
-    return _WIDE.to_float64(_WIDE.subtract(_WIDE.convert(got), _WIDE.convert(expected)))
+    return _EXACT_OPERANDS.to_float64(
+        _EXACT_OPERANDS.subtract(_EXACT_OPERANDS.convert(got), _EXACT_OPERANDS.convert(expected))
+    )
 
 
 def greatest_difference(measured: NDArray[Any], expected: Array) -> float:

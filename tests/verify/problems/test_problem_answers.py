@@ -5,16 +5,19 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 
 from verify.problems import PROBLEMS, Problem, TorchOperations, get_problem, problem_names, to_bfloat16
 from verify.problems.control import gridworld, policy_values
 from verify.problems.data import contraction, digit_images, spectral_norm_bound
 from verify.problems.scalar import kepler_by_bessel_series
-from verify.reference import difference, fixed_point, jacobian, n_step, rounding_scale
+from verify.reference import Tape, difference, fixed_point, jacobian, n_step, rounding_scale
+from verify.reference.arithmetic import Multiprecision
 
 
 UNIT_ROUNDOFF = 2.0**-53
@@ -145,6 +148,27 @@ def test_gridworld_values_are_the_published_ones():
     transition, reward = gridworld()
     values = policy_values(transition, reward[None], 0.9).reshape(5, 5)
     assert np.array_equal(np.round(values, 1), published)
+
+
+def test_double_integrator_is_sampled_exactly():
+    problem = get_problem("riccati")
+    continuous = (np.array([[0.0, 1.0], [0.0, 0.0]]), np.array([[0.0], [1.0]]), np.eye(2), np.zeros((2, 1)))
+    discrete: Any = scipy.signal.cont2discrete(continuous, 0.5, method="zoh")
+    a, b = discrete[0], discrete[1]
+    assert np.allclose(problem.args["A"], a, rtol=0, atol=1e-15)
+    assert np.allclose(problem.args["B"], b, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["exp", "sin", "cos", "tanh", "softplus", "softmax", "negative"])
+def test_torch_operation_is_correct_to_rounding_over_a_wide_range(name):
+    at = Multiprecision(30)
+    x = np.linspace(-60, 60, 241)
+    tape = Tape(at)
+    expected = getattr(tape, name)(tape.leaf(at.convert(x))).value
+    measured = getattr(TorchOperations(), name)(torch.tensor(x)).numpy()
+    # Vendors state a few units in the last place for elementary functions; softmax adds its 241 terms.
+    bound = (8 if name != "softmax" else 241) * UNIT_ROUNDOFF * np.abs(expected.astype(float))
+    assert np.all(np.abs(difference(measured, expected)) <= bound)
 
 
 def test_bessel_series_agrees_with_the_fixed_point_of_kepler():
