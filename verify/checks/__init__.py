@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
+
 from verify.checks.asymptotic import check_convergence_rate, check_target_difference
 from verify.checks.counts import check_evaluations, check_saved_bytes
 from verify.checks.differences import check_finite_differences, check_float64_differences, check_taylor_order
@@ -70,10 +72,14 @@ def measure(check: str, trial: Trial) -> list[Measurement]:
         check: a key of `CHECKS`.
         trial: the trial.
     """
+    random = torch.get_rng_state()
     try:
-        return CHECKS[check](trial)
+        with torch.enable_grad():
+            return CHECKS[check](trial)
     except Exception as error:  # noqa: BLE001  (whatever a subject raises is a finding, and the other checks go on)
         frames = traceback.extract_tb(error.__traceback__)
         place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
         reason = f"{type(error).__name__}: {error}{place}"
         return [trial.row(check, leaf="all", status="failed", reason=reason)]
+    finally:
+        torch.set_rng_state(random)

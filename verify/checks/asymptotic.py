@@ -21,6 +21,7 @@ DRAWN = (1e-2, 1e-8)
 """The same for gradients, whose round-off floor is higher."""
 
 LEAST_POINTS = 8
+SAMPLES = 16
 MOST_STEPS = 5_000
 
 
@@ -136,8 +137,9 @@ def check_target_difference(trial: Trial) -> list[Measurement]:
     far = math.ceil(math.log(1e-14) / predicted)
     star = _flat(trial, "implicit", far)
     size = float(np.linalg.norm(star))
-    # N rho^N is still falling where N > 1/|ln rho|; the first counts are left out with the top of the window.
-    counts = np.unique(np.linspace(1, math.log(1e-10) / predicted, 40).astype(int))
+    # The window is entered later than rho^N alone says, by the factor that grows with N: sample beyond its ends.
+    first, last = math.log(DRAWN[0]) / predicted, math.log(1e-2 * DRAWN[1]) / predicted
+    counts = np.unique(np.linspace(first, last, SAMPLES).astype(int))
     apart = np.array([np.linalg.norm(_flat(trial, "default", int(n)) - star) for n in counts], dtype=np.float64)
     chosen = (apart <= DRAWN[0] * size) & (apart >= DRAWN[1] * size)
     common: dict[str, Any] = {"leaf": "all leaves", "unit": "relative", "expected": predicted, "target": "fixed-point"}

@@ -12,13 +12,16 @@ from verify.reference.finite_differences import Target
 from verify.result import Measurement
 
 
+FLOAT64_ROUNDOFF = 2.0**-53
 TARGETS: tuple[Target, ...] = ("n-step", "fixed-point")
 
 
 def check_reference_agreement(trial: Trial) -> list[Measurement]:
     """Compare the reference's gradients with differences of its forward pass along a random direction.
 
-        measured |<g, d> - D| / sig(d),      sig(d) the rounding of <g, d> in the case's dtype
+        measured |<g, d> - D| / (2^-53 ||g_leaf|| ||d_leaf||, over all leaves)
+
+    The unit is one rounding of <g, d> in float64, the finest that any row is judged by.
 
     Returns:
         A row per target.
@@ -29,7 +32,8 @@ def check_reference_agreement(trial: Trial) -> list[Measurement]:
     References:
         mpmath and scipy.special check a reference at two precisions; (A0).
     """
-    scale, power = direction_scale(trial)
+    amplified, power = direction_scale(trial)
+    scale = FLOAT64_ROUNDOFF * amplified / power
     rows: list[Measurement] = []
     for target in TARGETS:
         agreement = trial.references.agreement(trial.problem, trial.case.beta, trial.case.num_steps, target)
@@ -39,9 +43,8 @@ def check_reference_agreement(trial: Trial) -> list[Measurement]:
                 target=target,
                 leaf="all leaves",
                 measured=agreement.disagreement / scale,
-                unit="ratio R",
+                unit="roundings",
                 scale=scale,
-                power=power,
                 uncertainty=agreement.uncertainty,
             )
         )

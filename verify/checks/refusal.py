@@ -139,7 +139,9 @@ def _second_derivative(trial: Trial, adjoint: Adjoint) -> list[Tensor | None]:
     loss = (solved.z1 * solved.z1).sum() + (solved.y1 * solved.y1).sum()
     first = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
     squares = sum(((value * value).sum() for value in first if value is not None), torch.zeros(()))
-    return list(torch.autograd.grad(squares, leaves, allow_unused=True))
+    # backward() runs every node, also one that only refuses; grad(inputs=...) would go round it.
+    torch.autograd.backward([squares])
+    return [leaf.grad for leaf in leaves]
 
 
 def _flat(gradient: Tensor | None) -> Tensor:
