@@ -48,8 +48,9 @@ class ReversibleAdjoint(Adjoint):
     them (their cotangents are exactly zero) the others get theirs; else `GradientError` is raised.
 
     Args:
-        min_bits: bits that must be left, >= 0; None for 20, or two less than the significand of z0's dtype has, if that
-            is fewer. Numbers that overflowed in reverse are never trusted, whatever min_bits says.
+        min_bits: bits that must be left, >= 0; None for 24, or as many as the significand of z0's dtype has, if that is
+            fewer: then reversal adds less than one rounding of f. With states no wider than z0, four bits less than
+            they have.
         on_untrusted: what to do below `min_bits`: "checkpoint" computes the gradient again from the start state with
             stored segments (right at any depth, at more memory and two to three times the evaluations), "warn" returns
             it with a warning, "raise" raises `GradientError`.
@@ -174,7 +175,16 @@ class _Reversal(torch.autograd.Function):
         needed = ctx.needs_input_grad[2:]
         plan: _Plan = ctx.plan
         replay = plan.f.replay(args, needed[len(z0) + len(args) :])
-        backward = _Backward(plan, replay, Coupled(*unflatten(states, ctx.structure)), lost, z0, repeated, cotangents)
+        backward = _Backward(
+            plan,
+            replay,
+            Coupled(*unflatten(states, ctx.structure)),
+            lost,
+            z0,
+            repeated,
+            cotangents,
+            any(needed[: len(z0)]),
+        )
         with torch.no_grad():
             to_start, to_inputs = backward.gradients()
             if plan.adjoint.on_health is not None:
@@ -200,7 +210,9 @@ class _Backward:
         z0: Leaves,
         repeated: Leaves,
         cotangents: Sequence[torch.Tensor | None],
+        of_start: bool,
     ) -> None:
+        self._of_start = of_start
         self._plan, self._replay, self._end, self._lost = plan, replay, end, lost
         self._z0, self._repeated, self._cotangents = z0, repeated, cotangents
         outcome = plan.outcome
@@ -232,7 +244,7 @@ class _Backward:
         return grads
 
     def _bits_needed(self) -> float:
-        return bits_needed(self._plan.adjoint.min_bits, self._z0)
+        return bits_needed(self._plan.adjoint.min_bits, self._z0, self._plan.solver.values(self._end.z))
 
     def _reverse(self) -> tuple[Reversed, Verdict]:
         plan, values = self._plan, self._plan.solver.values
@@ -262,6 +274,7 @@ class _Backward:
             self._last,
             self._repeated,
             self._bits_needed(),
+            self._of_start,
         )
         return reversal, verdict
 

@@ -33,39 +33,44 @@ class Verdict(enum.Enum):
 
 
 def gradient_error_estimate(
-    reconstruction_error: float, start_cotangent: float, num_steps: int, unit_roundoff: float
+    reconstruction_error: float, start_cotangent: float, num_steps: int, retained: float, *, of_start: bool
 ) -> float:
     """Return the estimated relative error that reversal causes in the gradient.
 
-    With relative reconstruction errors e_k = u r^k after k reversed steps and cotangents that shrink as s^k, where
-    r = (E / u)^(1/N) and s is fitted to the norms at the two ends,
+    A step backwards multiplies volumes by 1/a^2 for each pair of components (det = a^(2d) for every f), so errors grow
+    by at least 1/|a| in their worst direction: of the error E found at the start, k reversed steps had at most
+    E |a|^(N-k). With cotangents that shrink as s^k, s fitted to their norms at the two ends,
 
-        error ~ sum_k s^k e_k / sum_k s^k,      k = 0 ... N - 1.
+        error ~ sum_k s^k E |a|^(N-k) / sum_k s^k,      k = 1 ... N.
 
-    The start state may be lost (E of order 1) while the gradient is good, because early steps weigh little.
+    The start state may be lost (E of order 1) while sums over steps are good, because early steps weigh little; the
+    gradient of z0 is what the last reversed step leaves, so its error is E.
 
     Args:
         reconstruction_error: E, the relative error of the rebuilt start state.
-        start_cotangent: norm of the cotangent at the start over its norm at the end.
+        start_cotangent: s^N, norm of the cotangent at the start over its norm at the end.
         num_steps: N.
-        unit_roundoff: u of the state dtype.
+        retained: |a| = |1 - beta|.
+        of_start: whether the gradient of z0 is asked for.
 
     Returns:
         A number >= 0; inf where a measurement is not finite.
 
     References:
-        The weights are those of the adjoint recursion in McCallum, Arora, Foster, arXiv 2509.12917; the growth factor
-        (M1 of the project's theory page) is measured here instead of assumed.
+        The weights are those of the adjoint recursion in McCallum, Arora, Foster, arXiv 2509.12917. (T1, M1)
     """
     if not (math.isfinite(reconstruction_error) and math.isfinite(start_cotangent)):
         return math.inf
     if reconstruction_error == 0.0 or num_steps == 0:
         return 0.0
-    growth = max(reconstruction_error / unit_roundoff, 1.0) ** (1.0 / num_steps)
     decay = start_cotangent ** (1.0 / num_steps)
-    weights = [decay**k for k in range(num_steps)]
-    errors = [unit_roundoff * growth**k for k in range(num_steps)]
-    return sum(w * e for w, e in zip(weights, errors, strict=True)) / sum(weights)
+    # Relative to the greatest weight, so that nothing overflows: the first step's, or the last one's.
+    steps = [k if decay <= 1 else k - num_steps for k in range(1, num_steps + 1)]
+    weights = [decay**k for k in steps]
+    errors = [reconstruction_error * retained ** (num_steps - k) for k in range(1, num_steps + 1)]
+    total = sum(weights)
+    mean = sum(w * e for w, e in zip(weights, errors, strict=True)) / total if total > 0 else errors[0]
+    return max(mean, reconstruction_error) if of_start else mean
 
 
 def significand_bits(dtype: torch.dtype) -> int:
@@ -73,14 +78,22 @@ def significand_bits(dtype: torch.dtype) -> int:
     return 1 - round(math.log2(torch.finfo(dtype).eps))
 
 
-def bits_needed(min_bits: float | None, z0: Leaves) -> float:
+def bits_needed(min_bits: float | None, z0: Leaves, states: Leaves) -> float:
     """Return the bits that a gradient must have left.
 
+    By default as many as a float32 has, 24, or those of z0's dtype if fewer: then reversal adds less than one rounding
+    of f, whose own roundings the unrolled gradient has too. A state no wider than z0 cannot give that; there it is four
+    bits less than the state has.
+
     Args:
-        min_bits: what the user asked for; None for 20, or two less than the significand of z0's dtype has, if fewer.
+        min_bits: what the user asked for, or None for the default.
         z0: leaves of the start state.
+        states: leaves of a state.
     """
-    return min(20, min(significand_bits(leaf.dtype) for leaf in z0) - 2) if min_bits is None else min_bits
+    if min_bits is not None:
+        return min_bits
+    narrowest = min(significand_bits(leaf.dtype) for leaf in states) - 4
+    return min(24, narrowest, *(significand_bits(leaf.dtype) for leaf in z0))
 
 
 def measure(
@@ -93,6 +106,7 @@ def measure(
     num_steps: int,
     repeated: Leaves,
     needed: float,
+    of_start: bool,
 ) -> Verdict:
     """Write what the reversal saw into `health`, and judge it. This waits for the device.
 
@@ -106,6 +120,7 @@ def measure(
         num_steps: the greatest number of steps of a sample.
         repeated: f(y_N) as the forward pass evaluated it.
         needed: bits that must be left.
+        of_start: whether the gradient of z0 is asked for.
     """
     rebuilt = (*solver.values(reversal.rebuilt.y), *solver.values(reversal.rebuilt.z))
     distance = joint_norm(tuple(r - s for r, s in zip(rebuilt, (*z0, *z0), strict=True)))
@@ -128,9 +143,7 @@ def measure(
     error, decay = moved / scale if scale > 0 else moved, start / finish if finish > 0 else 0.0
     health.reconstruction_error, health.start_cotangent = error, decay
     health.replay_error = None if reversal.replay_error is None else repeat
-    # A function that repeats only roughly makes a local error of that size at every half step.
-    local = max(torch.finfo(ends[0].dtype).eps / 2, repeat if math.isfinite(repeat) else 0.0)
-    estimate = gradient_error_estimate(error, decay, num_steps, local)
+    estimate = gradient_error_estimate(error, decay, num_steps, abs(1.0 - solver.beta), of_start=of_start)
     bits = math.inf if estimate == 0.0 else -math.log2(estimate) if math.isfinite(estimate) else 0.0
     health.bits_left = max(0.0, min(bits, float(min(significand_bits(leaf.dtype) for leaf in z0))))
     if solver.repeats and not health.bitwise:
