@@ -68,15 +68,35 @@ def _write_deterministic(value: tuple[bool, bool]) -> None:
     torch.use_deterministic_algorithms(value[0], warn_only=value[1])
 
 
-def _precision_switches() -> tuple[_Switch, ...]:
-    if hasattr(backends, "fp32_precision"):
-        # From torch 2.9 on the older names raise when read after the newer ones were set, so only these are safe.
-        paths = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv")
-        return tuple(_attribute(operator.attrgetter(path)(backends), "fp32_precision") for path in paths)
-    return (
-        _Switch(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-        _attribute(backends.cudnn, "allow_tf32"),
-    )
+class _Precision:
+    """How matrix products and convolutions in float32 are computed, in the older and the newer words of torch.
+
+    From torch 2.9 on the older words raise when read after the newer ones said something that they cannot express; then
+    the newer ones are written back, and else the older ones, which set the newer ones too.
+    """
+
+    def __init__(self, old: _Switch, paths: Sequence[str]) -> None:
+        self._old = old
+        newer = hasattr(backends, "fp32_precision")
+        self._new = [_attribute(operator.attrgetter(p)(backends), "fp32_precision") for p in paths] if newer else []
+
+    def read(self) -> Any:
+        try:
+            old = self._old.read()
+        except RuntimeError:
+            old = None  # not expressible
+        return old, [switch.read() for switch in self._new]
+
+    def write(self, value: Any) -> None:
+        old, new = value
+        if old is not None:
+            self._old.write(old)
+        for switch, wanted in zip(self._new, new, strict=True):
+            if switch.read() != wanted:
+                switch.write(wanted)
+
+    def switch(self) -> _Switch:
+        return _Switch(self.read, self.write)
 
 
 _SWITCHES: tuple[_Switch, ...] = (
@@ -94,7 +114,11 @@ _SWITCHES: tuple[_Switch, ...] = (
     _Switch(backends.cuda.mem_efficient_sdp_enabled, backends.cuda.enable_mem_efficient_sdp),
     _Switch(backends.cuda.math_sdp_enabled, backends.cuda.enable_math_sdp),
     _Switch(backends.cuda.cudnn_sdp_enabled, backends.cuda.enable_cudnn_sdp),
-    *_precision_switches(),
+    _Precision(
+        _Switch(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+        ("cuda.matmul", "mkldnn.matmul"),
+    ).switch(),
+    _Precision(_attribute(backends.cudnn, "allow_tf32"), ("cudnn.conv", "cudnn.rnn")).switch(),
 )
 
 

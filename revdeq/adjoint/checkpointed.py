@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -109,6 +110,22 @@ class _Surroundings:
             yield
 
 
+class _EachTime(AbstractContextManager[None]):
+    """A context that may be entered again: a retained graph repeats its segments at every backward pass."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self._make = make
+        self._entered: list[AbstractContextManager[None]] = []
+
+    def __enter__(self) -> None:
+        context = self._make()
+        context.__enter__()
+        self._entered.append(context)
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._entered.pop().__exit__(*error)
+
+
 def iterate_in_segments(
     f: Evaluate,
     solver: Solver,
@@ -158,6 +175,6 @@ def iterate_in_segments(
             *leaves,
             use_reentrant=False,
             preserve_rng_state=False,
-            context_fn=lambda: (contextlib.nullcontext(), surroundings()),
+            context_fn=lambda: (contextlib.nullcontext(), _EachTime(surroundings)),
         )
     return unflatten(leaves, structure)

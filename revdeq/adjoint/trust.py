@@ -177,9 +177,9 @@ def refuse_or_warn(health: Health, verdict: Verdict, on_untrusted: OnUntrusted, 
     if verdict is Verdict.NOT_REPEATED:
         said = (
             "function does not repeat: evaluated again in the backward pass it returned other values (relative "
-            f"difference of f(y_N): {error:.1e}); make it deterministic, without state of its own "
-            "(torch.use_deterministic_algorithms(True); torch.nn.utils.parametrize.cached() for weights that are made "
-            "anew at every call), or use UnrolledAdjoint."
+            f"difference of f(y_N): {error:.1e}); make it deterministic, without state of its own (weights that move "
+            "at every call, as spectral_norm's do, are made once if they are read before the solve inside "
+            "torch.nn.utils.parametrize.cached()), or use UnrolledAdjoint."
         )
     elif verdict is Verdict.NOT_BITWISE:
         said = (
