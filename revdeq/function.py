@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 
@@ -373,12 +373,16 @@ class Replay:
 
 def own_saved_tensors() -> torch.autograd.graph.saved_tensors_hooks:
     """Return a context in which the user's hooks on saved tensors see nothing: the graph made there is not kept."""
-    return torch.autograd.graph.saved_tensors_hooks(_detached, lambda tensor: tensor)
+    return torch.autograd.graph.saved_tensors_hooks(_detached_uncompiled, lambda tensor: tensor)
 
 
 def _detached(tensor: torch.Tensor) -> torch.Tensor:
     # An output that its own node kept would keep that node for ever.
     return tensor.detach()
+
+
+# A compiled function calls the hook too, and would compile it anew for every kind of tensor that it saves.
+_detached_uncompiled = cast(Callable[[torch.Tensor], torch.Tensor], torch.compiler.disable(_detached))
 
 
 @contextlib.contextmanager

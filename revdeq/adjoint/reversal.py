@@ -100,7 +100,8 @@ def reverse(
             to_y, inputs = at_y.pull_back(weighted)
             totals.add(inputs)
             with torch.no_grad():
-                q = _plus(p_y, to_y)
+                # The cotangents that were handed in are not ours to change.
+                q = _plus(p_y, to_y) if n == last - 1 else _add_to(p_y, to_y)
             # Integers stand for a rounded z0, but the forward pass evaluated f at z0 itself.
             at_z = replay.linearise(z0 if n == 0 and solver.repeats else solver.values(z))
             with torch.no_grad():
@@ -109,7 +110,7 @@ def reverse(
             to_z, inputs = at_z.pull_back(weighted)
             totals.add(inputs)
             with torch.no_grad():
-                p_z = _plus(_select(active, tuple(p.mul(a) for p in p_z), p_z), to_z)
+                p_z = _add_to(_select(active, tuple(p.mul(a) for p in p_z), p_z), to_z)
                 p_y = _select(active, tuple(x.mul(a) for x in q), q)
     return Reversed(
         tuple(u + v for u, v in zip(p_y, p_z, strict=True)),
@@ -122,6 +123,11 @@ def reverse(
 
 def _plus(total: Leaves, part: PartialLeaves) -> Leaves:
     return tuple(t if p is None else t + p for t, p in zip(total, part, strict=True))
+
+
+def _add_to(total: Leaves, part: PartialLeaves) -> Leaves:
+    """Add in place: fresh tensors of this size cost as much as the sum."""
+    return tuple(t if p is None else t.add_(p) for t, p in zip(total, part, strict=True))
 
 
 def _select(active: torch.Tensor | None, new: _States, old: _States) -> _States:
