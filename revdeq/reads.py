@@ -205,7 +205,8 @@ def refuse_unlisted(
         if leaf is not None and id(leaf) not in ids:
             raise GradientError(
                 f"function read a trainable tensor of shape {tuple(leaf.shape)} in the backward pass that it did not "
-                "read in its first evaluation, so its gradient would be lost; pass it in args."
+                "read in its first evaluation, so its gradient would be lost; pass it in args (and call "
+                "torch.func.functional_call inside function, not round solve: it puts the module back when it ends)."
             )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import cast
 
 import torch
+from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
 
 from revdeq.adjoint.base import Adjoint
 from revdeq.function import Function
@@ -65,10 +66,19 @@ def solve(
     if not isinstance(adjoint, Adjoint):
         raise TypeError(f"adjoint is {adjoint!r}; it must be an adjoint such as ReversibleAdjoint().")
     stopping = Stopping(max_steps, rtol, atol)
-    return _solve_untraced(Function(function, z0, args), solver, adjoint, stopping, throw)
+    return _solve_untraced(function, z0, args, solver, adjoint, stopping, throw)
 
 
-def _solve(f: Function, solver: Solver, adjoint: Adjoint, stopping: Stopping, throw: bool) -> Solution:
+def _solve(
+    function: Callable[[Tree, Tree], Tree],
+    z0: Tree,
+    args: Tree,
+    solver: Solver,
+    adjoint: Adjoint,
+    stopping: Stopping,
+    throw: bool,
+) -> Solution:
+    f = Function(function, z0, args)
     attached = adjoint.run(f, solver.bound_to(f), stopping)
     f.finish()
     outcome = attached.outcome
@@ -80,13 +90,27 @@ def _solve(f: Function, solver: Solver, adjoint: Adjoint, stopping: Stopping, th
         health=attached.health,
         _residual=_Residual(f, attached.z1, outcome.residual),
     )
+    if throw and _batched(solution.sample_results):
+        raise ValueError(
+            "throw=True reads how the solve went, which vmap does not allow; give throw=False and look at "
+            "Solution.sample_results after the transform."
+        )
     if throw and not solution.result.succeeded:
         raise SolveError(solution.result, _failure(solution, stopping))
     return solution
 
 
 # torch.compile runs the solve as it is: the loop and its backward pass are not traced.
-_solve_untraced = cast(Callable[[Function, Solver, Adjoint, Stopping, bool], Solution], torch.compiler.disable(_solve))
+_solve_untraced = cast(Callable[..., Solution], torch.compiler.disable(_solve))
+
+
+def _batched(tensor: torch.Tensor) -> bool:
+    """Return whether a vmap, at any level of torch.func transforms, holds several values in the tensor."""
+    while is_functorch_wrapped_tensor(tensor):
+        if is_batchedtensor(tensor):
+            return True
+        tensor = get_unwrapped(tensor)
+    return False
 
 
 class _Residual:

@@ -1,6 +1,7 @@
 """The half step of the reversible iteration and its inverse in floating-point arithmetic."""
 
 import torch
+from torch._C._functorch import peek_interpreter_stack
 
 from revdeq.arithmetic.base import Arithmetic
 
@@ -19,7 +20,10 @@ def half_step(state: torch.Tensor, value: torch.Tensor, beta: float) -> torch.Te
     References:
         McCallum, Arora, Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917, equation of the forward pass.
     """
-    return state.mul(1.0 - beta).add_(value, alpha=beta)
+    scaled = state.mul(1.0 - beta)
+    if peek_interpreter_stack():
+        return scaled.add(value, alpha=beta)  # under vmap the value may be batched where the state is not
+    return scaled.add_(value, alpha=beta)
 
 
 def undo_half_step(state: torch.Tensor, value: torch.Tensor, beta: float) -> torch.Tensor:

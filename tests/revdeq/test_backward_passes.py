@@ -28,12 +28,8 @@ Problem = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 def run(problem: Problem, adjoint: Any = None, **options: Any) -> Any:
     z0, weight, x = problem
-    return solve(
-        lambda z, a: torch.tanh(z @ weight + a),
-        z0,
-        x,
-        **{"solver": Reversible(0.8), "adjoint": adjoint or ReversibleAdjoint(), "max_steps": 3, **options},
-    )
+    settings: dict[str, Any] = {"solver": Reversible(0.8), "adjoint": adjoint or ReversibleAdjoint(), "max_steps": 3}
+    return solve(lambda z, a: torch.tanh(z @ weight + a), z0, x, **{**settings, **options})
 
 
 def test_retained_graph_gives_the_same_gradient_twice(problem: Problem):

@@ -1,0 +1,112 @@
+"""Two gloo processes: DDP and FSDP2 round the model, and FSDP2 inside f, which is refused."""
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed, nn
+
+from revdeq import GradientError, Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
+
+
+class Model(nn.Module):
+    """Linear, solve, linear."""
+
+    def __init__(self, adjoint: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell, self.head = nn.Linear(4, 4).double(), nn.Linear(4, 2).double()
+        self.adjoint = adjoint
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = solve(
+            lambda z, a: torch.tanh(0.4 * self.cell(z) + a),
+            torch.zeros_like(x),
+            x,
+            solver=Reversible(0.8),
+            adjoint=self.adjoint,
+            max_steps=3,
+        )
+        return self.head(found.z1)
+
+
+def data() -> torch.Tensor:
+    return torch.linspace(-1.0, 1.0, 16, dtype=torch.float64).reshape(4, 4)
+
+
+def work(rank: int, meeting: str, results: Any) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    try:
+        results.put((rank, "ddp", ddp(rank)))
+        results.put((rank, "fsdp round", fsdp_round(rank)))
+        results.put((rank, "fsdp inside", fsdp_inside(rank)))
+    finally:
+        distributed.destroy_process_group()
+
+
+def ddp(rank: int) -> list[list[float]]:
+    model = nn.parallel.DistributedDataParallel(Model(ReversibleAdjoint()))
+    for _ in range(2):  # the second pass would stop if the first had left a reduction unfinished
+        model.zero_grad()
+        model(data()[2 * rank : 2 * rank + 2]).square().mean().backward()
+    return [p.grad.flatten().tolist() for p in model.parameters() if p.grad is not None]
+
+
+def fsdp_round(rank: int) -> list[list[float]]:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model: Any = Model(ReversibleAdjoint())
+    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+    model(data()[2 * rank : 2 * rank + 2]).square().mean().backward()
+    return [p.grad.full_tensor().flatten().tolist() for p in model.parameters()]
+
+
+def fsdp_inside(rank: int) -> str:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = Model(ReversibleAdjoint())
+    fully_shard(model.cell, mesh=init_device_mesh("cpu", (2,)))
+    try:
+        model(data()[2 * rank : 2 * rank + 2])
+    except GradientError as error:
+        return str(error)
+    return "not refused"
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], Any]:
+    meeting: Path = tmp_path_factory.mktemp("gloo") / "meeting"
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    processes = [context.Process(target=work, args=(rank, str(meeting), results)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    try:
+        answers = [results.get(timeout=120) for _ in range(6)]
+    finally:
+        for process in processes:
+            process.join(timeout=30)
+            process.kill()
+    return {(rank, name): value for rank, name, value in answers}
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp round"])
+def test_gradients_of_two_processes_are_those_of_the_whole_batch(found: dict[tuple[int, str], Any], kind: str):
+    whole = Model(UnrolledAdjoint())
+    whole(data()).square().mean().backward()
+    want = [p.grad.flatten() for p in whole.parameters() if p.grad is not None]
+    for rank in range(2):
+        got = found[rank, kind]
+        assert len(got) == len(want) == 4
+        for g, w in zip(got, want, strict=True):
+            torch.testing.assert_close(torch.tensor(g, dtype=torch.float64), w, rtol=1e-11, atol=1e-13)
+
+
+def test_sharded_module_inside_the_function_is_refused(found: dict[tuple[int, str], Any]):
+    for rank in range(2):
+        assert "apply fully_shard or DDP to the module that calls solve" in found[rank, "fsdp inside"]
