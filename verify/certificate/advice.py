@@ -8,12 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from revdeq.rates import gradient_growth, minimising_beta, spectral_rate
+from revdeq.rates import balanced_beta, error_growth, spectral_rate
 from verify.certificate.certificate import LeafBits
-
-
-ENOUGH = 0.02
-"""A rate this much lower than the present one is worth a sentence."""
 
 
 def rate_of(eigenvalues: NDArray[np.complex128], beta: float) -> float:
@@ -24,15 +20,10 @@ def rate_of(eigenvalues: NDArray[np.complex128], beta: float) -> float:
     return float(spectral_rate(kappa, torch.tensor(beta, dtype=torch.float64)).max())
 
 
-def best_beta(eigenvalues: NDArray[np.complex128]) -> float:
-    """The beta in (0, 2) with the least rate for these eigenvalues, rounded to 1/64 away from 1."""
-    kappa = torch.from_numpy(eigenvalues)
-
-    def rates(beta: torch.Tensor) -> torch.Tensor:
-        return spectral_rate(kappa, beta.unsqueeze(-1)).amax(-1)
-
-    beta = round(64 * minimising_beta(rates)) / 64
-    return beta if beta != 1.0 else 63 / 64
+def better_beta(eigenvalues: NDArray[np.complex128], num_steps: int) -> float:
+    """The beta that converges furthest in N steps without the reversal forgetting more, to the nearest 1/64 but 1."""
+    beta = round(64 * balanced_beta(max(1, num_steps), torch.from_numpy(eigenvalues))) / 64
+    return min(max(beta, 1 / 64), 127 / 64) if beta != 1.0 else 63 / 64
 
 
 def advise(
@@ -53,51 +44,53 @@ def advise(
     """
     sentences: list[str] = []
     if eigenvalues is not None and eigenvalues.size:
-        rate = rate_of(eigenvalues, beta)
-        better = best_beta(eigenvalues)
-        best = rate_of(eigenvalues, better)
-        if not rate < 1:
-            if best < 1:
-                sentences.append(
-                    f"at beta {beta:g} the iteration does not converge (rate {rate:.4g}); at beta {better:g} "
-                    "its rate is "
-                    f"{best:.4g}"
-                )
-            else:
-                sentences.append(
-                    "no beta makes the iteration converge with these eigenvalues; average f, (1 - alpha) z + "
-                    "alpha f(z), "
-                    "or use Anderson's method with the implicit gradient"
-                )
-        elif best < rate - ENOUGH:
-            sentences.append(f"beta {better:g} lowers the rate per step from {rate:.4g} to {best:.4g}")
-        final = min(rate, best) if best < 1 else rate
-        if 0 < final < 1 and final**num_steps > 2.0**-10:
-            wanted = math.ceil(-20 / math.log2(final))
+        if not np.max(np.abs(eigenvalues.real)) < 1:
             sentences.append(
-                f"after {num_steps} steps the N-step gradient is that of the map, not of the fixed point: "
-                "the remainder is "
-                f"about {final**num_steps:.1e}; {wanted} steps bring it to 2^-20"
+                "no beta makes the iteration converge with the eigenvalues of df/dz at the fixed point; average f, "
+                "(1 - alpha) z + alpha f(z), or use Anderson's method with the implicit gradient"
             )
-        growth = gradient_growth(rate, beta)
-        if rate < 1 and growth > 1:
-            lost = 0.5 * math.log2(max(1.0, sum(growth**k for k in range(min(num_steps, 64)))))
-            if lost > 10:
-                sentences.append(
-                    f"reversing {num_steps} steps costs some {lost:.0f} bits of the state dtype; take fewer "
-                    "steps, a beta "
-                    "nearer to the balanced one, or arithmetic='bitwise'"
-                )
-    low = [row for row in rows if row.target == "n-step" and row.adjoint == "reversible" and row.bits < row.stored - 8]
-    if low:
-        worst = min(low, key=lambda row: row.bits - row.stored)
+        else:
+            sentences += _about_beta(eigenvalues, beta, num_steps)
+    narrow = [row for row in rows if row.adjoint == "reversible" and row.bits < row.stored - 8 and row.stored < 53]
+    if narrow:
+        worst = min(narrow, key=lambda row: row.bits - row.stored)
         sentences.append(
-            f"in {worst.dtype} the gradient of {worst.leaf} has {worst.bits:.1f} of {worst.stored} bits; run "
-            "f in a wider "
-            "dtype, or the sensitive part of it"
+            f"in {worst.dtype} the gradient of {worst.leaf} has {worst.bits:.1f} of {worst.stored} bits; run f, or the "
+            "sensitive part of it, in a wider dtype"
         )
     if casts:
         sentences.append(
             f"f casts between floating dtypes ({casts[0]}); every such cast rounds, and is not differentiated"
         )
     return tuple(sentences)
+
+
+def _about_beta(eigenvalues: NDArray[np.complex128], beta: float, num_steps: int) -> list[str]:
+    kappa, better = torch.from_numpy(eigenvalues), better_beta(eigenvalues, num_steps)
+    rate, best = rate_of(eigenvalues, beta), rate_of(eigenvalues, better)
+    present, other = (error_growth(choice, kappa, max(1, num_steps)) for choice in (beta, better))
+    left, less = float(present.truncation[-1]), float(other.truncation[-1])
+    sentences: list[str] = []
+    if not rate < 1:
+        sentences.append(
+            f"at beta {beta:g} the iteration does not converge (rate {rate:.4g} per step); at beta {better:g} it does "
+            f"({best:.4g})"
+        )
+    elif less < left / 2:
+        sentences.append(
+            f"with beta {better:g} some {less:.1e} would remain after {num_steps} steps between the N-step and the "
+            f"implicit gradient, where beta {beta:g} leaves {left:.1e}"
+        )
+    elif left > 2.0**-10:
+        wanted = math.ceil(-20 / math.log2(rate))
+        sentences.append(
+            f"after {num_steps} steps some {left:.1e} remains between the N-step and the implicit gradient; "
+            f"{wanted} steps bring it to about 2^-20"
+        )
+    lost = math.log2(max(1.0, float(present.rounding[-1])))
+    if rate < 1 and lost > 10:
+        sentences.append(
+            f"reversing {num_steps} steps at beta {beta:g} costs some {lost:.0f} bits of the state dtype; take fewer "
+            "steps, a beta nearer to the balanced one, or arithmetic='bitwise'"
+        )
+    return sentences

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten
 
 from verify.certificate.advice import advise
 from verify.certificate.answers import Finding
-from verify.certificate.bits import all_bits_right, bits_right, worst_of
+from verify.certificate.bits import BitsRight, all_bits_right, bits_right, worst_of
 from verify.certificate.certificate import Certificate, LeafBits
 from verify.certificate.confirmation import Confirmation, Loss, confirm, fixed_point_loss, n_step_loss
 from verify.certificate.direction import certify_direction
@@ -259,7 +259,7 @@ class _Run:
                 continue
             leaves = all_bits_right(run.gradient, truth)
             worst = worst_of(leaves)
-            for leaf in (bits_right("z1", run.z, state), *leaves):
+            for leaf in (*_states_right(traced, run.z, state), *leaves):
                 self._rows.append(
                     LeafBits(
                         dtype=name,
@@ -323,6 +323,17 @@ class _Run:
             proofs=(),
             **self._common(source, traced),
         )
+
+
+def _states_right(traced: Traced, got: NDArray[np.float64], truth: Array) -> list[BitsRight]:
+    rows: list[BitsRight] = []
+    first = 0
+    for name in traced.state:
+        shape = tuple(traced.values[name].shape)
+        part = slice(first, first + int(np.prod(shape)))
+        rows.append(bits_right(name.replace("z0", "z1", 1), got[part].reshape(shape), truth[part].reshape(shape)))
+        first = part.stop
+    return rows
 
 
 def _looser(settings: Settings) -> Settings:

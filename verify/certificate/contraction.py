@@ -95,7 +95,7 @@ def _finding(lower: arb, upper: arb, constant: arb, radius: float, spectral: arb
         return Finding(
             claim,
             Answer.CERTIFIED,
-            f"f contracts by {float(constant):.6g} or more {where} (Euclidean norm of a sample)",
+            f"f shortens distances to {float(constant):.6g} of theirs or less {where} (Euclidean norm)",
         )
     if lower >= 1:
         tail = (

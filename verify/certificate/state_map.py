@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from flint import arb
@@ -30,9 +30,15 @@ class StateMap:
         self.traced = traced
         self.ops = Balls(bits)
         arrays = traced.arrays()
-        fixed = {name: values for name, values in arrays.items() if name not in traced.state}
+        real = {entry.name for entry in traced.forward.inputs if entry.type.is_real}
+        fixed = {
+            name: self.ops.convert(values) if name in real else values
+            for name, values in arrays.items()
+            if name not in traced.state
+        }
+        self._fixed = fixed
+        self._graph_of_state = traced.vjp.restricted(traced.state)
         self._forward = Program(traced.forward, self.ops, fixed)
-        self._pullback_of_state = Program(traced.vjp.restricted(traced.state), self.ops, fixed)
         self._pullback = Program(traced.vjp, self.ops, fixed)
         self._shapes = {name: arrays[name].shape for name in traced.state}
         self._cotangents = [name.replace("z0", "cotangent", 1) for name in traced.state]
@@ -52,21 +58,24 @@ class StateMap:
         """A flat vector, from the state's leaves by name."""
         return np.concatenate([leaves[name].reshape(-1) for name in self._shapes])
 
-    def _with_cotangent(self, z: Array, cotangent: Array) -> dict[str, Array]:
-        cotangents = dict(zip(self._cotangents, self.split(cotangent).values(), strict=True))
-        return {**self.split(z), **cotangents}
-
     def value(self, z: Array) -> Array:
         """f(z), flat; z flat, balls or float64."""
         return self.join(self._forward(self.split(z)))
 
-    def pullback_of_state(self, z: Array, cotangent: Array) -> Array:
-        """K(z)^T c, flat."""
-        return self.join(self._pullback_of_state(self._with_cotangent(z, cotangent)))
+    def pullback_at(self, z: Array) -> Callable[[Array], Array]:
+        """The map c -> K(z)^T c, flat to flat; what depends on z alone is computed once."""
+        program = Program(self._graph_of_state, self.ops, {**self._fixed, **self.split(z)})
+
+        def pullback(cotangent: Array) -> Array:
+            given = dict(zip(self._cotangents, self.split(cotangent).values(), strict=True))
+            return self.join(program({name: given[name] for name in program.free}))
+
+        return pullback
 
     def pullback(self, z: Array, cotangent: Array) -> dict[str, Array]:
         """The gradient of <c, f> by every leaf; that of the state under its leaves' names."""
-        return self._pullback(self._with_cotangent(z, cotangent))
+        cotangents = dict(zip(self._cotangents, self.split(cotangent).values(), strict=True))
+        return self._pullback({**self.split(z), **cotangents})
 
     def independent_samples(self, z: Array) -> int:
         """How many equal blocks the state falls into that do not see each other, proved on the box z.
@@ -82,10 +91,11 @@ class StateMap:
         if len(shapes) != 1 or len(shapes[0]) < 2 or shapes[0][0] < 2:
             return 1
         batch, width = shapes[0][0], self.size // shapes[0][0]
+        pullback = self.pullback_at(z)
         for sample in range(batch):
             inside = range(sample * width, (sample + 1) * width)
             cotangent = [arb(0, 1) if place in inside else arb(0) for place in range(self.size)]
-            gradient = self.pullback_of_state(z, filled(cotangent, (self.size,)))
+            gradient = pullback(filled(cotangent, (self.size,)))
             others = (ball for place, ball in enumerate(gradient.tolist()) if place not in inside)
             if not all(ball.is_zero() for ball in others):
                 return 1
@@ -103,10 +113,11 @@ class StateMap:
         """
         width = self.size // samples
         rows: list[Array] = []
+        pullback = self.pullback_at(z)
         for row in range(width):
             seeds = np.zeros((samples, width))
             seeds[:, row] = 1.0
-            rows.append(self.pullback_of_state(z, self.ops.convert(seeds.ravel())).reshape(samples, width))
+            rows.append(pullback(self.ops.convert(seeds.ravel())).reshape(samples, width))
         return np.stack(rows, axis=1) if rows else np.empty((samples, 0, 0), dtype=object)
 
 

@@ -53,8 +53,21 @@ class ComplexMultiprecision(Multiprecision):
         wanted: Any = int(exponent) if float(exponent).is_integer() else self.context.mpf(exponent)
         return np.asarray(np.frompyfunc(lambda value: self.context.power(value, wanted), 1, 1)(x), dtype=object)
 
-    def _all_at_least(self, x: Any, *, strictly: bool) -> bool:
-        return super()._all_at_least(self.real(np.asarray(x, dtype=object)), strictly=strictly)
+    def divide(self, a: Array, b: Array) -> Array:
+        """Elementwise a / b."""
+        return np.asarray(np.true_divide(a, b), dtype=object)
+
+    def log(self, x: Array) -> Array:
+        """The principal branch of the logarithm."""
+        return self._log(x)
+
+    def log1p(self, x: Array) -> Array:
+        """log(1 + x), principal branch."""
+        return self._log1p(x)
+
+    def sqrt(self, x: Array) -> Array:
+        """The principal branch of the square root."""
+        return self._sqrt(x)
 
     def absolute(self, x: Array) -> Array:
         """sign(Re x) x."""

@@ -23,7 +23,7 @@ class Recording(TorchFunctionMode):
         super().__init__()
         self._known = {id(tensor): tensor for tensor in given}
         self.captured: list[torch.Tensor] = []
-        self._before: list[tuple[torch.Tensor, int, torch.Tensor]] = []
+        self._before: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __torch_function__(
         self,
@@ -37,7 +37,7 @@ class Recording(TorchFunctionMode):
             if id(tensor) not in self._known:
                 self._known[id(tensor)] = tensor
                 self.captured.append(tensor)
-                self._before.append((tensor, tensor._version, tensor.detach().clone()))
+                self._before.append((tensor, tensor.detach().clone()))
         result = func(*args, **kwargs)
         # The references keep the tensors alive, so an id is never met again on another tensor.
         self._known.update({id(tensor): tensor for tensor in _tensors(result)})
@@ -45,7 +45,8 @@ class Recording(TorchFunctionMode):
 
     def restore(self) -> list[torch.Tensor]:
         """Undo what the function wrote into captured tensors, and say which ones it wrote into."""
-        written = [(tensor, copy) for tensor, version, copy in self._before if tensor._version != version]
+        # By value: some kernels, batch norm's among them, write without counting the tensor's version up.
+        written = [pair for pair in self._before if not torch.equal(pair[0], pair[1])]
         with torch.no_grad():
             for tensor, copy in written:
                 tensor.copy_(copy)
@@ -57,10 +58,14 @@ class Substitution(TorchFunctionMode):
 
     Args:
         pairs: what stands in for what, as (original, replacement).
+        before: called before every torch function.
     """
 
-    def __init__(self, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def __init__(
+        self, pairs: list[tuple[torch.Tensor, torch.Tensor]], before: Callable[[], None] | None = None
+    ) -> None:
         super().__init__()
+        self._before = before
         self._originals = [original for original, _ in pairs]
         self._replacements = {id(original): replacement for original, replacement in pairs}
 
@@ -74,6 +79,8 @@ class Substitution(TorchFunctionMode):
         def replacement(tensor: torch.Tensor) -> torch.Tensor:
             return self._replacements.get(id(tensor), tensor)
 
+        if self._before is not None:
+            self._before()
         options: dict[str, Any] = tree_map_only(torch.Tensor, replacement, kwargs or {})
         return func(*tree_map_only(torch.Tensor, replacement, args), **options)
 

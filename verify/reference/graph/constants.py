@@ -3,7 +3,7 @@
 The derivative of erf holds 2 / sqrt(pi), that of log2 holds log 2, that of var holds 2 / (n - 1), that of x^p holds
 p - 1; torch computes each in float64 and records the rounded number. Left alone it would make the gradient of the
 function of real numbers wrong by 1e-17. Only numbers in the graph of the derivative are looked at, and only those that
-the function itself does not contain.
+the function itself does not contain, as an argument or as an argument's default.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
+import torch
+
 from verify.reference.graph.graph import Exact, Graph, Node
 
 
@@ -20,6 +22,7 @@ _SYMBOLS = {
     2.0 / math.sqrt(math.pi): "2/sqrt(pi)",
     math.log(2.0): "log(2)",
     math.log(10.0): "log(10)",
+    2.3025850929940455: "log(10)",  # torch's literal, one unit below the nearest
 }
 
 LARGEST_DENOMINATOR = 2**22
@@ -33,7 +36,7 @@ def with_exact_constants(derivative: Graph, function: Graph) -> Graph:
         derivative: graph of the VJP.
         function: graph of the function; a number that occurs in it is the user's and stays as it is.
     """
-    own = {value for node in function.nodes for value in _numbers(node)}
+    own = {value for node in function.nodes for value in (*_numbers(node), *_default_numbers(node.operation))}
 
     def exact(value: float) -> Any:
         if value in own or not math.isfinite(value):
@@ -77,6 +80,18 @@ def _numbers(node: Node) -> Iterator[float]:
             yield item
         elif isinstance(item, list):
             stack.extend(item)
+
+
+def _default_numbers(operation: str) -> Iterator[float]:
+    """The floating defaults of an operation's arguments, which torch leaves out of the record."""
+    if operation.count(".") != 2:
+        return
+    target: Any = torch.ops
+    for part in operation.split("."):
+        target = getattr(target, part)
+    for argument in target._schema.arguments:
+        if argument.has_default_value() and isinstance(argument.default_value, (int, float)):
+            yield float(argument.default_value)
 
 
 def _replaced(item: Any, exact: Any) -> Any:

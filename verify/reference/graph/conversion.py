@@ -10,7 +10,7 @@ import torch
 import torch.fx
 from numpy.typing import NDArray
 
-from verify.reference.graph.errors import TracingError
+from verify.reference.graph.errors import DataDependentError, TracingError
 from verify.reference.graph.graph import Constant, Graph, Input, Node, Ref, TensorType
 
 
@@ -56,6 +56,20 @@ def _location(stack_trace: str | None) -> str:
         if not filename.startswith(torch_root) and not filename.startswith("<"):
             return f"{filename}:{line}: {source.strip()}"
     return ""
+
+
+def refuse_symbolic_shapes(module: torch.fx.GraphModule) -> None:
+    """See that no shape in a traced graph depends on values.
+
+    Raises:
+        DataDependentError: one does; the line is named.
+    """
+    for node in module.graph.nodes:
+        value = node.meta.get("val")
+        for item in value if isinstance(value, (tuple, list)) else [value]:
+            shape = item.shape if isinstance(item, torch.Tensor) else [item]
+            if any(isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) for size in shape):
+                raise DataDependentError(_location(node.stack_trace))
 
 
 def graph_from_fx(module: torch.fx.GraphModule, inputs: list[Input], output_names: list[str]) -> Graph:

@@ -8,7 +8,18 @@ class TracingError(ValueError):
 
 
 class DataDependentError(TracingError):
-    """The function's control flow or a shape depends on the values of tensors."""
+    """The function's control flow or a shape depends on the values of tensors.
+
+    Args:
+        location: where in the user's source, or "".
+    """
+
+    def __init__(self, location: str) -> None:
+        super().__init__(
+            f"control flow or a shape depends on the values of tensors{f' at {location}' if location else ''}, so the "
+            "function is not one graph; use torch.where, or masks of fixed shape, in place of if, .item() or boolean "
+            "indexing"
+        )
 
 
 class RandomOperationError(TracingError):

@@ -11,8 +11,9 @@ drops them on purpose: the graph means the function of real numbers.
 
 from __future__ import annotations
 
-import inspect
+import linecache
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,13 +26,13 @@ from torch._decomp import core_aten_decompositions
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.traceback import preserve_node_meta
+from torch.fx.traceback import preserve_node_meta, set_stack_trace
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_map, tree_unflatten
 
 from verify.reference.graph.capture import CapturedTensorChangedError, Substitution, captured_tensors
 from verify.reference.graph.constants import with_exact_constants
-from verify.reference.graph.conversion import exact_values, graph_from_fx, tensor_type
+from verify.reference.graph.conversion import exact_values, graph_from_fx, refuse_symbolic_shapes, tensor_type
 from verify.reference.graph.errors import DataDependentError, RandomOperationError, TracingError, WrongReturnError
 from verify.reference.graph.graph import Graph, Input
 
@@ -47,6 +48,9 @@ KEPT_WHOLE = frozenset(
     }
 )
 """Operations that torch's decompositions would write with rounded constants or with float32 index arithmetic."""
+
+
+_HERE, _TORCH = os.path.dirname(__file__), os.path.dirname(torch.__file__)
 
 
 @dataclass(frozen=True)
@@ -87,15 +91,14 @@ def leaf_names(prefix: str, tree: Any) -> tuple[list[str], list[Any], Any]:
 
 def _user_frame(error: BaseException) -> str:
     """The innermost line of the traceback that is neither torch's nor this package's."""
-    here, torch_root = os.path.dirname(__file__), os.path.dirname(torch.__file__)
     frames = traceback.extract_tb(error.__traceback__)
     for frame in reversed(frames):
-        if not frame.filename.startswith((here, torch_root, "<")):
+        if not frame.filename.startswith((_HERE, _TORCH, "<")):
             return f"{frame.filename}:{frame.lineno}: {(frame.line or '').strip()}"
     return ""
 
 
-def trace(function: Callable[..., Any], z: Any, args: Any = ()) -> Traced:
+def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = ()) -> Traced:
     """Record f and its VJP at an example input.
 
     Args:
@@ -140,8 +143,10 @@ def trace(function: Callable[..., Any], z: Any, args: Any = ()) -> Traced:
         wanted = {name: given[name].detach().requires_grad_(name in leaves) for name in names}
         state = tree_unflatten([wanted[name] for name in state_names], z_spec)
         arguments = [wanted.get(name, leaf) for name, leaf in zip(args_names, args_leaves, strict=True)]
-        with Substitution([(original, wanted[name]) for name, original in pairs]), torch.enable_grad():
+        substitution = Substitution([(original, wanted[name]) for name, original in pairs], _note_user_line)
+        with substitution, torch.enable_grad():
             returned = function(state, tree_unflatten(arguments, args_spec))
+        set_stack_trace([])
         outputs, spec = tree_flatten(returned)
         _check_return(outputs, spec, state_leaves, z_spec)
         return outputs, [wanted[name] for name in leaves]
@@ -195,6 +200,18 @@ def _call_once(function: Callable[..., Any], z: Any, args: Any) -> dict[str, tor
         ) from error
 
 
+def _note_user_line() -> None:
+    """Tell torch.fx which line of the user's source the next operations come from."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith((_HERE, _TORCH, "<")):
+        frame = frame.f_back
+    if frame is None:
+        return
+    code = frame.f_code
+    line = linecache.getline(code.co_filename, frame.f_lineno).strip()
+    set_stack_trace([f'File "{code.co_filename}", line {frame.f_lineno}, in {code.co_name}\n    {line}\n'])
+
+
 def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]
 
@@ -219,11 +236,11 @@ def _record(function: Callable[..., Any], tensors: list[torch.Tensor]) -> torch.
     table: Any = core_aten_decompositions()
     table = {operation: rule for operation, rule in table.items() if str(operation) not in KEPT_WHOLE}
     options: dict[str, Any] = {"decomposition_table": table, "tracing_mode": "fake", "_allow_non_fake_inputs": True}
-    if "record_stack_traces" in inspect.signature(make_fx).parameters:
-        options["record_stack_traces"] = True
     try:
         with sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng(devices=[]):
-            first = make_fx(function, **options)(*tensors)
+            with preserve_node_meta():
+                first = make_fx(function, **options)(*tensors)
+            refuse_symbolic_shapes(first)
 
             def replay(*values: torch.Tensor) -> Any:
                 with preserve_node_meta():
@@ -233,24 +250,16 @@ def _record(function: Callable[..., Any], tensors: list[torch.Tensor]) -> torch.
     except TracingError:
         raise
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        raise _data_dependent(error) from error
+        raise DataDependentError(_user_frame(error)) from error
     except Exception as error:
         text = str(error)
         if "trying to get value" in text or "data-dependent" in text.lower() or "_local_scalar_dense" in text:
-            raise _data_dependent(error) from error
+            raise DataDependentError(_user_frame(error)) from error
         where = _user_frame(error)
         raise TracingError(
             f"the function cannot be recorded as a graph: {type(error).__name__}: {_first_line(error)}"
             f"{f' at {where}' if where else ''}"
         ) from error
-
-
-def _data_dependent(error: Exception) -> DataDependentError:
-    where = _user_frame(error)
-    return DataDependentError(
-        f"control flow or a shape depends on the values of tensors{f' at {where}' if where else ''}, so the function "
-        "is not one graph; use torch.where, or masks of fixed shape, in place of if, .item() or boolean indexing"
-    )
 
 
 def _refuse_random(graphs: Iterable[Graph]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,10 @@ def square(ops: Arithmetic, x: Array) -> Array:
 
 
 @register("aten.pow.Tensor_Scalar")
-def power(ops: Arithmetic, x: Array, exponent: float) -> Array:
+def power(ops: Arithmetic, x: Array, exponent: Any) -> Array:
     """x^p for a number p"""
+    if isinstance(exponent, np.ndarray):  # an exact fraction that no float64 holds
+        return power_of_tensor(ops, x, exponent)
     if is_exact(x) and is_exact(exponent) and exponent >= 0:
         return np.power(x, exponent)
     return ops.power(real(ops, x), int(exponent) if float(exponent).is_integer() else exponent)
@@ -305,6 +308,22 @@ def floor(ops: Arithmetic, x: Array) -> Array:
 def ceiling(ops: Arithmetic, x: Array) -> Array:
     """The least integer that `x` does not pass"""
     return negative(ops, floor(ops, negative(ops, x)))
+
+
+@register("aten.fmod.Scalar", "aten.fmod.Tensor")
+def truncated_remainder(ops: Arithmetic, x: Array, y: Any) -> Array:
+    """`x` less y times the integer part of x / y"""
+    return binary(ops, x, y, lambda a, b: _remainder(ops, a, b, truncate), np.fmod)
+
+
+@register("aten.remainder.Scalar", "aten.remainder.Tensor")
+def floored_remainder(ops: Arithmetic, x: Array, y: Any) -> Array:
+    """`x` less y times the floor of x / y"""
+    return binary(ops, x, y, lambda a, b: _remainder(ops, a, b, floor), np.remainder)
+
+
+def _remainder(ops: Arithmetic, x: Array, y: Array, part: Callable[[Arithmetic, Array], Array]) -> Array:
+    return ops.subtract(x, ops.multiply(y, part(ops, ops.divide(x, y))))
 
 
 @register("aten._to_copy.default")
