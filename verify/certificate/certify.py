@@ -35,7 +35,7 @@ STORED_BITS = {torch.float64: 53, torch.float32: 24, torch.bfloat16: 8, torch.fl
 
 
 def certify(
-    source: str | Callable[[], Any] | tuple[Any, Any, Any],
+    source: str | Callable[[], Any] | tuple[Callable[[Any, Any], Any], Any, Any],
     *,
     beta: float = 0.5,
     num_steps: int = 8,

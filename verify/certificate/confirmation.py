@@ -18,6 +18,12 @@ from verify.reference.arithmetic.precision import flint_precision
 from verify.reference.graph import Program, Traced
 
 
+FINE_ENOUGH = 2.0**-40
+"""Error of a difference quotient, relative to it, up to which agreement with it confirms anything."""
+
+PRECISION_DOUBLINGS = 2
+
+
 @dataclass(frozen=True)
 class Confirmation:
     """A directional derivative by differences beside that of the certified gradient.
@@ -172,31 +178,48 @@ def confirm(traced: Traced, loss: Loss, gradient: Mapping[str, Array], digits: i
         claim: what is confirmed, for the finding.
     """
     names = tuple(gradient)
-    value, error = difference_quotient(traced, loss, names, digits)
     direction = direction_of(traced, names)
+    value, error = difference_quotient(traced, loss, names, digits)
+    for _ in range(PRECISION_DOUBLINGS):
+        # Compared as numbers of mpmath, so that NaN asks for more digits, too.
+        if error <= abs(value) * FINE_ENOUGH:
+            break
+        digits *= 2
+        value, error = difference_quotient(traced, loss, names, digits)
     with flint_precision(math.ceil(digits * math.log2(10)) + 32):
         along = arb(0)
         for name, balls in gradient.items():
             ways = direction[name].ravel().tolist()
             along += sum((ball * way for ball, way in zip(balls.ravel().tolist(), ways, strict=True)), arb(0))
         difference = _as_ball(value) - along
-        estimate = arb(error) + along.rad()
         scale = along.abs_upper().max(abs(_as_ball(value)).abs_upper())
-        agree = not difference.abs_lower() > estimate
-        ratio = difference.abs_upper().max(arb(2) ** -4000) / (scale if scale > 0 else arb(1))
-        agreed = max(0.0, -float(ratio.log()) / math.log(10.0))
-    context = value.context
-    shown = context.nstr(value, min(digits, 40))
-    if agree:
-        sentence = f"differences of the forward graph agree with the {claim} in {agreed:.0f} digits"
-        finding = Finding(f"{claim} confirmed", Answer.CERTIFIED, sentence)
-    else:
-        sentence = (
-            f"differences of the forward graph give {context.nstr(value, 17)} where the {claim} gives {along.str(17)}: "
-            "torch's derivative is not that of the function (a custom backward, or a kink at the point)"
+        agree = difference.abs_lower() <= arb(error) + along.rad()
+        fine = arb(error) <= scale * FINE_ENOUGH
+        ratio = difference.abs_upper() / (scale if scale > 0 else arb(1))
+        agreed = float(digits)
+        if ratio > arb(10) ** -digits:
+            agreed = max(0.0, -float(ratio.log()) / math.log(10.0))
+        shown = along.str(min(digits, 40))
+    if not agree:
+        answer, sentence = (
+            Answer.REFUTED,
+            f"differences of the forward graph give {value.context.nstr(value, 17)} where the {claim} gives "
+            f"{along.str(17)}: torch's derivative is not that of the function (a custom backward, "
+            "or a kink at the point)",
         )
-        finding = Finding(f"{claim} confirmed", Answer.REFUTED, sentence)
-    return Confirmation(finding, shown, along.str(min(digits, 40)), agreed, error)
+    elif not fine:
+        answer, sentence = (
+            Answer.UNDECIDED,
+            f"differences of the forward graph are good to {error:.1e} only, at {digits} digits, too coarse to confirm "
+            f"the {claim}; take fewer steps, or more digits",
+        )
+    else:
+        answer, sentence = (
+            Answer.CERTIFIED,
+            f"differences of the forward graph agree with the {claim} in {agreed:.0f} digits",
+        )
+    finding = Finding(f"{claim} confirmed", answer, sentence)
+    return Confirmation(finding, value.context.nstr(value, min(digits, 40)), shown, agreed, error)
 
 
 def _as_ball(value: Any) -> arb:

@@ -32,7 +32,7 @@ class Source:
     args: Any
 
 
-def source_from(given: str | Callable[[], Any] | tuple[Any, Any, Any]) -> Source:
+def source_from(given: str | Callable[[], Any] | tuple[Callable[[Any, Any], Any], Any, Any]) -> Source:
     """Load "module:factory", call a factory, or take a triple as it is.
 
     Args:
