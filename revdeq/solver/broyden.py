@@ -34,8 +34,9 @@ class Broyden(Solver):
         H_n     = H_{n-1} + (s - H_{n-1} t) s^T H_{n-1} / (s^T H_{n-1} t),      H_0 = -beta I
         z_{n+1} = z_n - H_n r_n
 
-    for each sample by itself. H is kept as the last `history` rank-one terms, the oldest being dropped. A term whose
-    denominator is no larger than its rounding error is left out, so that an iteration that stands still gives no 0/0.
+    for each sample by itself. H is kept as `history` rank-one terms; when they are used up it starts again from H_0: to
+    drop single terms, on which the later ones build, made affine problems diverge. A term whose denominator is no
+    larger than its rounding error is left out, so that an iteration that stands still gives no 0/0.
 
     Args:
         beta: the first step is that of `Relaxed(beta)`, 0 < beta < 2.
@@ -48,14 +49,16 @@ class Broyden(Solver):
     References:
         Broyden, A class of methods for solving nonlinear simultaneous equations, 1965,
         DOI 10.1090/S0025-5718-1965-0198670-6, method 1.
-        Bai, Kolter, Koltun, Deep Equilibrium Models, arXiv 1909.01377, section 3 (with limited memory).
+        Kelley, Iterative methods for linear and nonlinear equations, 1995, DOI 10.1137/1.9781611970944, section 7.3
+        (limited memory by restarts).
+        Bai, Kolter, Koltun, Deep Equilibrium Models, arXiv 1909.01377, section 3 (Broyden's method in DEQs).
     """
 
     evaluations_per_step: ClassVar[int] = 1
 
-    def __init__(self, beta: float = 1.0, *, history: int = 16) -> None:
+    def __init__(self, beta: float = 1.0, *, history: int = 20) -> None:
         self.beta = validated_beta(beta, below=2.0)
-        self.history = validated_count("history", history, example=16)
+        self.history = validated_count("history", history, example=20)
 
     def __repr__(self) -> str:
         return f"Broyden(beta={self.beta!r}, history={self.history})"
@@ -72,6 +75,8 @@ class Broyden(Solver):
         z = as_vectors(state.z)
         residual = as_vectors(value).to(z.dtype) - z
         u, v = state.u, state.v
+        if n > 1 and (n - 1) % self.history == 0:
+            u, v = torch.zeros_like(u), torch.zeros_like(v)
         if n > 0:
             newest_u, newest_v = self._term(u, v, z - state.before, residual - state.residual_before)
             u, v = pushed(u, newest_u), pushed(v, newest_v)

@@ -116,8 +116,8 @@ def _arnoldi(times_a: Callable[[torch.Tensor], torch.Tensor], first: torch.Tenso
             w = w - torch.einsum("bm,bmd->bd", along, basis)
             hessenberg[:, : j + 1, j] += along
         rest = _norm(w)
-        # Subtracting j + 1 projections leaves a rounding error of about (j + 2) eps ||A V_j||, which is no direction.
-        grows = grows & (rest > (j + 2) * torch.finfo(w.dtype).eps * size)
+        # Of A V_j = V_j - K V_j less j + 1 projections, (j + 2) eps times the larger of the norms is rounding error.
+        grows = grows & (rest > (j + 2) * torch.finfo(w.dtype).eps * size.clamp(min=1.0))
         hessenberg[:, j + 1, j] = torch.where(grows, rest, 0.0).squeeze(1)
         vectors.append(torch.where(grows, w / torch.where(grows, rest, 1.0), 0.0))
     return _Krylov(torch.stack(vectors, dim=1), hessenberg)
@@ -134,7 +134,8 @@ def _least_squares(hessenberg: torch.Tensor, size: torch.Tensor, eps: float) -> 
     q, r = torch.linalg.qr(hessenberg.to(scalar_dtype(hessenberg.device)))
     right = q[:, 0, :] * size.to(q.dtype)
     diagonal = r.diagonal(dim1=-2, dim2=-1)
-    lost = diagonal.abs() <= r.shape[-1] * eps * torch.linalg.vector_norm(r, dim=-2)
+    # The columns are A V_j = V_j - K V_j for unit V_j: what is left by cancellation is known to eps at best.
+    lost = diagonal.abs() <= r.shape[-1] * eps * torch.linalg.vector_norm(r, dim=-2).clamp(min=1.0)
     r = torch.where(lost.unsqueeze(-1), torch.eye(r.shape[-1], dtype=r.dtype, device=r.device), r)
     right = torch.where(lost, 0.0, right)
     return torch.linalg.solve_triangular(r, right.unsqueeze(-1), upper=True).squeeze(-1)
