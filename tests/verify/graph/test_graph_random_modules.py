@@ -1,7 +1,8 @@
 """Random small modules of covered operations: torch, mpmath, balls, and differences of the forward graph agree.
 
-Bounds: mpmath lies inside the balls at 130 bits; torch's float64 lies within 2^-40 of the size of what was computed,
-13 bits above its unit roundoff for chains of at most four layers; the difference quotient is right to h^2 = 10^-30.
+Bounds: mpmath at 80 digits lies inside the balls at 130 bits, which are narrow; torch's float64 lies within 2^-53 of
+the size of what was computed, times what 16 bits of condition a chain of at most four layers may have; the difference
+quotient is right to h^2 = 10^-48.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def check(names: list[str], seed: int) -> None:
     arrays = traced.arrays()
     fixed = {name: values for name, values in arrays.items() if name != "z0"}
     at = {"z0": z.numpy(), "cotangent": cotangent}
-    balls, digits = Balls(130), Multiprecision(50)
+    balls, digits = Balls(130), Multiprecision(80)
     enclosed = Program(traced.vjp, balls, fixed)(at)
     enclosed["f"] = Program(traced.forward, balls, fixed)({"z0": z.numpy()})["z0"]
     forward = Program(traced.forward, digits, fixed)
@@ -123,11 +124,11 @@ def check(names: list[str], seed: int) -> None:
         size = max(1.0, float(torch_values.abs().max()))
         places = zip(around.flat, computed[name].flat, torch_values.reshape(-1).tolist(), strict=True)
         for ball, value, got in places:
-            assert ball.rad() < 1e-25
+            assert ball.rad() < 1e-12 * size, (names, name)
             assert ball.overlaps(number(value)), (names, name)
-            assert abs(float(value) - got) < 2.0**-40 * size, (names, name)
+            assert abs(float(value) - got) <= 2.0**-37 * size, (names, name)
 
-    h = digits.convert(np.asarray(2.0**-50))
+    h = digits.convert(np.asarray(2.0**-80))
     v, z_exact = digits.convert(way), digits.convert(z.numpy())
     ahead, behind = (
         forward({"z0": digits.add(z_exact, digits.multiply(v, step))})["z0"] for step in (h, digits.negative(h))
@@ -136,8 +137,8 @@ def check(names: list[str], seed: int) -> None:
     quotient = change / (2 * h[()])
     pulled = digits.sum(digits.multiply(computed["z0"], v))[()]
     scale = digits.sum(digits.absolute(digits.multiply(computed["z0"], v)))[()]
-    # h^2 f''' / 6, with derivatives of the layers of at most 10^4 in size
-    assert abs(quotient - pulled) <= 1e-24 * max(scale, 1), names
+    # h^2 f''' / 6 = 10^-48 f''' / 6: a chain may have a third derivative of 10^20
+    assert abs(quotient - pulled) <= 1e-28 * max(scale, 1), names
 
 
 @pytest.mark.parametrize("name", ["linear", "attention", "maximum", "convolution", "reductions", "clamp"])
