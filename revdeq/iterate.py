@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from revdeq.residual import Stopping, per_sample, residual_norm, sample_finite, sample_shape
+from revdeq.schedule import Schedule
 from revdeq.solution import Result
 from revdeq.solver.base import Evaluate, Solver, State
 from revdeq.tree import Leaves, flatten, unflatten
@@ -18,12 +19,14 @@ class Outcome(NamedTuple):
         num_steps: int64 tensor of the steps taken, per sample.
         sample_results: int8 tensor of `Result.code`, per sample.
         residual: `||f(z) - z||` per sample at the estimate returned; None after a fixed number of steps.
+        beta: with what relaxation the state was reached, see `Solution.beta`.
     """
 
     state: State
     num_steps: torch.Tensor
     sample_results: torch.Tensor
     residual: torch.Tensor | None
+    beta: float | Schedule | torch.Tensor | None
 
 
 def iterate(f: Evaluate, solver: Solver, z0: Leaves, stopping: Stopping) -> Outcome:
@@ -66,7 +69,8 @@ def completed(state: State, solver: Solver, z0: Leaves, num_steps: int) -> Outco
     finite = sample_finite(tuple(leaf.to(dtype) for leaf, dtype in zip(states, dtypes, strict=True)))
     results = torch.where(finite, Result.STEPS_COMPLETED.code, Result.NONFINITE.code).to(torch.int8)
     results = _with_range(results, solver, state)
-    return Outcome(state, torch.full(shape, num_steps, dtype=torch.int64, device=device), results, None)
+    counts = torch.full(shape, num_steps, dtype=torch.int64, device=device)
+    return Outcome(state, counts, results, None, solver.relaxation(state))
 
 
 def _iterate_to_tolerance(f: Evaluate, solver: Solver, z0: Leaves, stopping: Stopping) -> Outcome:
@@ -94,7 +98,7 @@ def _iterate_to_tolerance(f: Evaluate, solver: Solver, z0: Leaves, stopping: Sto
             break
         state = where_active(active, solver.step(frozen(f, solver, state, active), state, value, n), state)
         num_steps = num_steps + active
-    return Outcome(state, num_steps, _with_range(results, solver, state), residual)
+    return Outcome(state, num_steps, _with_range(results, solver, state), residual, solver.relaxation(state))
 
 
 def frozen(f: Evaluate, solver: Solver, state: State, active: torch.Tensor) -> Evaluate:

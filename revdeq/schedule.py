@@ -80,6 +80,7 @@ def adapted_beta(beta: float, residual_ratio: float, *, largest: float = 1.95) -
     optimal for it. A ratio at or below |a| says that beta is at the optimum or beyond: it is kept. A ratio of 1 or more
     says that the spectrum is not real, or not that of a contraction: beta returns below 1, where every contraction
     converges. Not for maps with complex eigenvalues away from the real axis: there an overlarge beta diverges first.
+    What is chosen anew lies above 1 by `NEAREST_TO_ONE` at least, because a step near 1 forgets its start.
 
     Args:
         beta: of the last step, 0 < beta < 2, not 1.
@@ -95,20 +96,30 @@ def adapted_beta(beta: float, residual_ratio: float, *, largest: float = 1.95) -
     References:
         Hageman and Young, "Applied Iterative Methods" (1981), chapter 9: adaptive successive over-relaxation.
     """
-    b = float(
-        checked_real("beta", beta, lambda x: (x > 0) & (x < 2) & (x != 1), "between 0 and 2 and different from 1")
-    )
-    ratio = float(checked_real("residual_ratio", residual_ratio, lambda x: x >= 0, "finite and not negative"))
+    b = checked_real("beta", beta, lambda x: (x > 0) & (x < 2) & (x != 1), "between 0 and 2 and different from 1")
+    ratio = checked_real("residual_ratio", residual_ratio, lambda x: x >= 0, "finite and not negative")
     limit = float(checked_real("largest", largest, lambda x: (x > 1) & (x < 2), "between 1 and 2"))
-    a = 1 - b
-    if ratio >= 1:
-        return min(b, 0.5)
-    if ratio <= abs(a):
-        return b
-    k = (ratio - a) / (b * ratio**0.5)
+    return float(next_beta(b, ratio, largest=limit))
+
+
+NEAREST_TO_ONE = 2.0**-4
+"""Least distance from 1 of a beta that `adapted_beta` chooses: a half step then forgets at most four bits."""
+
+
+def next_beta(beta: Tensor, residual_ratio: Tensor, *, largest: float = 1.95) -> Tensor:
+    """The formula of `adapted_beta` for tensors, without its checks; where the ratio is NaN beta is kept.
+
+    Args:
+        beta: of the last step, one entry a sample.
+        residual_ratio: likewise.
+        largest: upper limit.
+    """
+    a = 1 - beta
+    k = (residual_ratio - a) / (beta * residual_ratio.sqrt())
     # Ratios of a transient can belong to no contraction; k just below 1 then asks for the limit.
-    square = max(0.0, 1 - k * k)
-    return min(limit, max(b, 2 / (1 + square**0.5)))
+    young = (2 / (1 + (1 - k * k).clamp(min=0.0).sqrt())).clamp(1 + NEAREST_TO_ONE, largest)
+    risen = torch.where(residual_ratio > a.abs(), torch.maximum(beta, young), beta)
+    return torch.where(residual_ratio >= 1, beta.clamp(max=0.5), risen)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from revdeq.estimate import AutomaticBeta
+from revdeq.schedule import Schedule
 from revdeq.tree import Tree
 
 
@@ -107,6 +109,10 @@ class Solution:
         num_steps: int64 tensor of the steps taken, one entry a sample, or 0-d where the state is one sample.
         sample_results: int8 tensor of `Result.code`, one entry a sample, or 0-d.
         health: filled in by the backward pass of `ReversibleAdjoint`; None for other adjoints.
+        beta: relaxation of `Reversible`: the number, given or chosen by "auto"; the schedule; for "adaptive" a float64
+            tensor of the betas taken, shape (*samples, max_steps), NaN where none was. None for other solvers.
+        estimate: the spectrum from which "auto" chose, with the evaluations of f and the products that it took; else
+            None.
     """
 
     z1: Tree
@@ -114,6 +120,8 @@ class Solution:
     num_steps: torch.Tensor
     sample_results: torch.Tensor
     health: Health | None
+    beta: float | Schedule | torch.Tensor | None
+    estimate: AutomaticBeta | None
     _residual: Callable[[], torch.Tensor] = field(repr=False)
 
     @property

@@ -79,7 +79,8 @@ def _solve(
     throw: bool,
 ) -> Solution:
     f = Function(function, z0, args)
-    attached = adjoint.run(f, solver.bound_to(f), stopping)
+    bound = solver.bound_to(f, stopping.max_steps)
+    attached = adjoint.run(f, bound, stopping)
     f.finish()
     outcome = attached.outcome
     solution = Solution(
@@ -88,6 +89,8 @@ def _solve(
         num_steps=outcome.num_steps,
         sample_results=outcome.sample_results,
         health=attached.health,
+        beta=outcome.beta,
+        estimate=bound.estimated,
         _residual=_Residual(f, attached.z1, outcome.residual),
     )
     if throw and _batched(solution.sample_results):

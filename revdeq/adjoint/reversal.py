@@ -1,7 +1,8 @@
 """The reversed steps: states undone, cotangents pulled back, gradients summed.
 
 NOTE [One reversed step]
-With a = 1 - beta, K(s) = df/dz at s, and cotangents p_y, p_z of the states after the step, the backward pass does
+With a = 1 - beta, K(s) = df/dz at s, and cotangents p_y, p_z of the states after the step, the backward pass does (a
+and beta of the half step of z above, of y below, where a schedule has them differ)
 
     evaluate f(y') and keep its graph          z   = (z' - beta f(y')) / a
     pull beta p_z back through it              q   = p_y + beta K(y')^T p_z      theta += beta f_theta(y')^T p_z
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from revdeq.adjoint.totals import Totals
+from revdeq.arithmetic.floating import scaled
 from revdeq.arithmetic.tape import Entry
 from revdeq.function import PartialLeaves, Replay
 from revdeq.iterate import where_active
@@ -82,21 +84,21 @@ def reverse(
         num_steps: int64 tensor of steps per sample; None where all samples took `last`.
         last: the greatest number of steps.
     """
-    a, beta = 1.0 - solver.beta, solver.beta
-    (y, z, _), (p_y, p_z) = end, cotangents
+    (y, z), (p_y, p_z) = (end.y, end.z), cotangents
     totals = Totals(len(replay.inputs))
     replay_error = None
     with replay.active():
         for n in reversed(range(last)):
             active = None if num_steps is None else num_steps > n
+            beta_y, beta_z = solver.betas(n)
             lost_y, lost_z = lost[2 * n : 2 * n + 2] or (None, None)
             at_y = replay.linearise(solver.values(y))
             if repeated and replay_error is None:
                 with torch.no_grad():
                     replay_error = _relative_difference(masked(active, at_y.value), masked(active, repeated))
             with torch.no_grad():
-                z = _select(active, solver.undo_z(z, at_y.value, lost_z), z)
-                weighted = masked(active, tuple(p.mul(beta) for p in p_z))
+                z = _select(active, solver.undo_z(z, at_y.value, lost_z, n), z)
+                weighted = masked(active, tuple(scaled(p, beta_z) for p in p_z))
             to_y, inputs = at_y.pull_back(weighted)
             totals.add(inputs)
             with torch.no_grad():
@@ -105,13 +107,13 @@ def reverse(
             # Integers stand for a rounded z0, but the forward pass evaluated f at z0 itself.
             at_z = replay.linearise(z0 if n == 0 and solver.repeats else solver.values(z))
             with torch.no_grad():
-                y = _select(active, solver.undo_y(y, at_z.value, lost_y), y)
-                weighted = masked(active, tuple(x.mul(beta) for x in q))
+                y = _select(active, solver.undo_y(y, at_z.value, lost_y, n), y)
+                weighted = masked(active, tuple(scaled(x, beta_y) for x in q))
             to_z, inputs = at_z.pull_back(weighted)
             totals.add(inputs)
             with torch.no_grad():
-                p_z = _add_to(_select(active, tuple(p.mul(a) for p in p_z), p_z), to_z)
-                p_y = _select(active, tuple(x.mul(a) for x in q), q)
+                p_z = _add_to(_select(active, tuple(scaled(p, 1.0 - beta_z) for p in p_z), p_z), to_z)
+                p_y = _select(active, tuple(scaled(x, 1.0 - beta_y) for x in q), q)
     return Reversed(
         tuple(u + v for u, v in zip(p_y, p_z, strict=True)),
         totals.sums(),

@@ -96,6 +96,7 @@ class ReversibleAdjoint(Adjoint):
         iteration = solver.recording() if torch.is_grad_enabled() else solver
         outcome = iterate_without_graph(values, iteration, stopping, of=f)
         state: Coupled = outcome.state
+        solver = solver.repeating(state)
         health = Health()
         y1, z1 = final_leaves(solver.values(state.y), outcome, f), final_leaves(solver.values(state.z), outcome, f)
         plan = _Plan(f, solver, outcome._replace(state=None), stopping, self, health)

@@ -50,7 +50,7 @@ def gradient_error_estimate(
         reconstruction_error: E, the relative error of the rebuilt start state.
         start_cotangent: s^N, norm of the cotangent at the start over its norm at the end.
         num_steps: N.
-        retained: |a| = |1 - beta|.
+        retained: |a| = |1 - beta|; of betas that differ, the geometric mean.
         of_start: whether the gradient of z0 is asked for.
 
     Returns:
@@ -143,7 +143,7 @@ def measure(
     error, decay = moved / scale if scale > 0 else moved, start / finish if finish > 0 else 0.0
     health.reconstruction_error, health.start_cotangent = error, decay
     health.replay_error = None if reversal.replay_error is None else repeat
-    estimate = gradient_error_estimate(error, decay, num_steps, abs(1.0 - solver.beta), of_start=of_start)
+    estimate = gradient_error_estimate(error, decay, num_steps, solver.retained(num_steps), of_start=of_start)
     bits = math.inf if estimate == 0.0 else -math.log2(estimate) if math.isfinite(estimate) else 0.0
     health.bits_left = max(0.0, min(bits, float(min(significand_bits(leaf.dtype) for leaf in z0))))
     if solver.repeats and not health.bitwise:

@@ -4,15 +4,28 @@ import torch
 from torch._C._functorch import peek_interpreter_stack
 
 from revdeq.arithmetic.base import Arithmetic
+from revdeq.residual import per_sample
 
 
-def half_step(state: torch.Tensor, value: torch.Tensor, beta: float) -> torch.Tensor:
+def scaled(leaf: torch.Tensor, factor: float | torch.Tensor) -> torch.Tensor:
+    """Return `factor leaf` in the leaf's dtype.
+
+    Args:
+        leaf: tensor with the samples in dimension 0.
+        factor: a number, or a tensor with one entry a sample.
+    """
+    if isinstance(factor, torch.Tensor):
+        return (leaf * per_sample(factor, leaf)).to(leaf.dtype)
+    return leaf.mul(factor)
+
+
+def half_step(state: torch.Tensor, value: torch.Tensor, beta: float | torch.Tensor) -> torch.Tensor:
     """Return `(1 - beta) state + beta value`, one relaxed half step.
 
     Args:
         state: tensor in the state dtype.
         value: f at the other state; the same shape, in the state dtype or a narrower one, which is widened exactly.
-        beta: relaxation parameter.
+        beta: relaxation parameter, or a tensor with one entry a sample.
 
     Returns:
         A new tensor in the state dtype.
@@ -20,13 +33,15 @@ def half_step(state: torch.Tensor, value: torch.Tensor, beta: float) -> torch.Te
     References:
         McCallum, Arora, Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917, equation of the forward pass.
     """
-    scaled = state.mul(1.0 - beta)
+    if isinstance(beta, torch.Tensor):
+        return (state * per_sample(1.0 - beta, state) + value * per_sample(beta, value)).to(state.dtype)
+    kept = state.mul(1.0 - beta)
     if peek_interpreter_stack():
-        return scaled.add(value, alpha=beta)  # under vmap the value may be batched where the state is not
-    return scaled.add_(value, alpha=beta)
+        return kept.add(value, alpha=beta)  # under vmap the value may be batched where the state is not
+    return kept.add_(value, alpha=beta)
 
 
-def undo_half_step(state: torch.Tensor, value: torch.Tensor, beta: float) -> torch.Tensor:
+def undo_half_step(state: torch.Tensor, value: torch.Tensor, beta: float | torch.Tensor) -> torch.Tensor:
     """Return `(state - beta value) / (1 - beta)`, the state from which `half_step` with the same value came.
 
     The division multiplies every rounding error so far by 1 / |1 - beta|: see `Health.reconstruction_error`.
@@ -34,11 +49,13 @@ def undo_half_step(state: torch.Tensor, value: torch.Tensor, beta: float) -> tor
     Args:
         state: tensor in the state dtype.
         value: the very value that the half step added.
-        beta: relaxation parameter, not 1.
+        beta: relaxation parameter, not 1, or a tensor with one entry a sample.
 
     Returns:
         A new tensor in the state dtype.
     """
+    if isinstance(beta, torch.Tensor):
+        return ((state - value * per_sample(beta, value)) / per_sample(1.0 - beta, state)).to(state.dtype)
     return state.sub(value, alpha=beta).div_(1.0 - beta)
 
 

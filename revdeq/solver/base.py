@@ -7,7 +7,9 @@ from typing import Any, ClassVar, TypeAlias
 
 import torch
 
+from revdeq.estimate import AutomaticBeta
 from revdeq.function import Function
+from revdeq.schedule import Schedule
 from revdeq.tree import Leaves
 
 
@@ -25,16 +27,19 @@ class Solver(ABC):
         evaluations_per_step: evaluations of f in one step, the one that `step` is given included.
         affine_only: whether the iteration is right for affine f alone, such as the adjoint equation; then `solve`
             refuses it.
+        estimated: what a solver that is bound to a function found out about it first; None for the others.
     """
 
     evaluations_per_step: ClassVar[int]
     affine_only: ClassVar[bool] = False
+    estimated: AutomaticBeta | None = None
 
-    def bound_to(self, f: Function) -> "Solver":
-        """Return the solver for this function: itself, unless it needs more of the function than its values.
+    def bound_to(self, f: Function, max_steps: int) -> "Solver":
+        """Return the solver for this function: itself, unless it needs more than the function's values.
 
         Args:
-            f: the user's function with its args.
+            f: the user's function with its args, not yet evaluated.
+            max_steps: steps that the solve will take, or the greatest number of them.
 
         Raises:
             TypeError: the function does not offer what the solver needs.
@@ -66,6 +71,10 @@ class Solver(ABC):
 
     def coupled(self, state: State) -> Leaves | None:
         """Return y, the leaves of the second coupled state, or None for a solver that has none."""
+        return None
+
+    def relaxation(self, state: State) -> float | Schedule | torch.Tensor | None:
+        """Return the betas with which the state was reached, as `Solution.beta` has them; None where there are none."""
         return None
 
     def out_of_range(self, state: State) -> torch.Tensor | None:

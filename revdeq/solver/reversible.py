@@ -1,5 +1,7 @@
 """The reversible fixed-point iteration: two coupled states, a step that can be undone."""
 
+import copy
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal, NamedTuple
 
@@ -7,10 +9,13 @@ import torch
 
 from revdeq.arithmetic.base import Arithmetic, LeafState
 from revdeq.arithmetic.bitwise import Bitwise
-from revdeq.arithmetic.floating import Floating
+from revdeq.arithmetic.floating import Floating, half_step, undo_half_step
 from revdeq.arithmetic.tape import Entry, Tape
+from revdeq.function import Function
 from revdeq.residual import sample_shape
-from revdeq.solver.base import Evaluate, Solver, validated_beta
+from revdeq.schedule import Schedule
+from revdeq.solver.base import Evaluate, Solver
+from revdeq.solver.relaxation import Beta, Pace, Relaxation, estimated_beta, validated_relaxation
 from revdeq.tree import Leaves
 
 
@@ -21,11 +26,13 @@ class Coupled(NamedTuple):
         y: tensors of the state dtype in floating arithmetic, `Quantised` in bitwise arithmetic.
         z: likewise.
         tape: what the half steps so far would have lost, where a backward pass will need it; else empty.
+        pace: what an adaptive run remembers; else empty.
     """
 
     y: tuple[LeafState, ...]
     z: tuple[LeafState, ...]
     tape: tuple[Tape, ...] = ()
+    pace: tuple[Pace, ...] = ()
 
 
 class Reversible(Solver):
@@ -35,18 +42,25 @@ class Reversible(Solver):
         z_{n+1} = (1 - beta) z_n + beta f(y_{n+1})      y_n = (y_{n+1} - beta f(z_n)) / (1 - beta)
 
     from y_0 = z_0. It is successive over-relaxation with omega = beta on the system {y = f(z), z = f(y)}; over all maps
-    with Lipschitz constant k it converges iff 0 < beta < 2 / (1 + k). See `revdeq.rates` for how fast.
+    with Lipschitz constant k < 1 it converges iff 0 < beta < 2 / (1 + k). See `revdeq.rates` for how fast. Betas are
+    constants for the gradient, however they were chosen.
 
     Args:
-        beta: relaxation parameter, 0 < beta < 2, not 1.
+        beta: relaxation parameter, 0 < beta < 2, not 1. Or a schedule, two betas for every step, those of y and of z
+            (`revdeq.schedule.chebyshev_schedule`); no solve may then take more steps than it has. Or "auto": the
+            spectrum of df/dz near the fixed point is estimated from z0 before the iteration begins, and beta is the
+            `balanced_beta` for it and for max_steps; `Solution.beta` says which, `Solution.estimate` at what cost. Or
+            "adaptive": each sample's beta follows the ratios of its residuals by `revdeq.schedule.adapted_beta`, at no
+            extra evaluation. That is for real spectra only: with eigenvalues off the real axis it may not converge.
         state_dtype: dtype of the states; None for float64 where z0 is narrower and the device has float64. f is always
             called in the dtype of z0. A wider state postpones the loss of digits in reverse.
         arithmetic: "floating", or "bitwise" for states that are undone to the bit at any depth, for beta = 1 - 1/m and
             1 + 1/m; or a `Bitwise` with a range and resolution of your own.
 
     Raises:
-        TypeError: beta is not a real number, state_dtype is not a floating dtype, or arithmetic is none of the above.
-        ValueError: beta is NaN, outside (0, 2), or 1, or has no bitwise form; state_dtype with bitwise arithmetic.
+        TypeError: beta is none of the above, state_dtype is not a floating dtype, or arithmetic is none of the above.
+        ValueError: a beta is NaN, outside (0, 2), or 1, or has no bitwise form; bitwise arithmetic with a beta that is
+            not one number, or with state_dtype.
 
     References:
         McCallum, Arora, Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917.
@@ -58,16 +72,24 @@ class Reversible(Solver):
 
     def __init__(
         self,
-        beta: float,
+        beta: Relaxation,
         *,
         state_dtype: torch.dtype | None = None,
         arithmetic: Literal["floating", "bitwise"] | Arithmetic = "floating",
     ) -> None:
-        self.beta = validated_beta(beta, below=2.0, excluded=(1.0,))
+        self.beta: Relaxation = validated_relaxation(beta)
         self.state_dtype = state_dtype
         self.arithmetic = _arithmetic(arithmetic, state_dtype)
-        self.arithmetic.check(self.beta)
+        if isinstance(self.beta, float):
+            self.arithmetic.check(self.beta)
+        elif not isinstance(self.arithmetic, Floating):
+            raise ValueError(
+                f"beta is {self.beta!r} and arithmetic is {self.arithmetic!r}, whose half steps need one beta that is "
+                "known beforehand; give a number such as 0.75, or arithmetic='floating'."
+            )
         self._recording = False
+        self._max_steps: int | None = None
+        self._record: torch.Tensor | None = None
 
     def __repr__(self) -> str:
         return f"Reversible(beta={self.beta!r}, arithmetic={self.arithmetic!r})"
@@ -79,9 +101,70 @@ class Reversible(Solver):
 
     def recording(self) -> "Reversible":
         """Return this solver with states that carry a tape of what undoing them needs."""
-        copy = Reversible(self.beta, state_dtype=self.state_dtype, arithmetic=self.arithmetic)
-        copy._recording = True
-        return copy
+        recording = copy.copy(self)
+        recording._recording = True
+        return recording
+
+    def repeating(self, state: Coupled) -> "Reversible":
+        """Return this solver with the betas that led to `state`, where it chose them as it went; else itself."""
+        if not state.pace:
+            return self
+        # No sample uses a beta that it has not recorded, but a NaN would spread through the ones that do.
+        repeating = copy.copy(self)
+        repeating._record = torch.nan_to_num(state.pace[0].record, nan=0.5)
+        return repeating
+
+    def bound_to(self, f: Function, max_steps: int) -> "Reversible":
+        """Return the solver for this function and number of steps: "auto" chooses its beta here.
+
+        Raises:
+            ValueError: a schedule has fewer than max_steps steps.
+            revdeq.estimate.EstimateError: "auto" found no beta that converges.
+        """
+        if isinstance(self.beta, float):
+            return self
+        bound = copy.copy(self)
+        bound._max_steps = max_steps
+        if isinstance(self.beta, tuple) and max_steps > len(self.beta):
+            raise ValueError(
+                f"max_steps is {max_steps} but the schedule beta has {len(self.beta)} steps; give a longer schedule, "
+                f"or max_steps <= {len(self.beta)}."
+            )
+        if self.beta == "auto":
+            dtypes = [self.arithmetic.dtype(leaf) for leaf in f.z0]
+            bound.estimated = estimated_beta(f, max_steps, max(dtypes, key=lambda dtype: torch.finfo(dtype).eps))
+            bound.beta = bound.estimated.beta
+        return bound
+
+    def betas(self, n: int | None) -> tuple[Beta, Beta]:
+        """Return the betas of step n, that of the half step of y and that of z.
+
+        Args:
+            n: index of the step, from 0; None will do where all steps have one beta.
+
+        Raises:
+            ValueError: they depend on the step and n is None, or they are not known before the steps are taken.
+        """
+        if isinstance(self.beta, float):
+            return self.beta, self.beta
+        if n is None:
+            raise ValueError(f"beta is {self.beta!r}, which differs from step to step; give n, the index of the step.")
+        if isinstance(self.beta, tuple):
+            return self.beta[n]
+        if self._record is None:
+            raise ValueError(
+                f"the betas of {self!r} are found during a solve; hand it to solve, or use repeating(state) to undo."
+            )
+        return self._record[..., n], self._record[..., n]
+
+    def retained(self, num_steps: int) -> float:
+        """Return the factor |1 - beta| that a half step keeps of a state: the geometric mean over the first N steps.
+
+        Args:
+            num_steps: N. Where samples differ, the greatest of their means is returned. This waits for the device.
+        """
+        kept = [torch.as_tensor(b, dtype=torch.float64) for n in range(num_steps) for b in self.betas(n)]
+        return float(torch.stack([(1.0 - b).abs() for b in kept]).log().mean(dim=0).exp().max()) if kept else 1.0
 
     def init(self, z0: Leaves) -> Coupled:
         """Return y_0 = z_0 in the state dtype.
@@ -91,20 +174,24 @@ class Reversible(Solver):
         """
         batched = bool(sample_shape(z0))
         wide = [leaf.to(self.arithmetic.dtype(leaf)) for leaf in z0]
+        # Only an arithmetic that takes one beta looks at it here.
+        beta = self.beta if isinstance(self.beta, float) else math.nan
         y, z = (
-            tuple(self.arithmetic.start(w, leaf.dtype, batched, self.beta) for w, leaf in zip(wide, z0, strict=True))
+            tuple(self.arithmetic.start(w, leaf.dtype, batched, beta) for w, leaf in zip(wide, z0, strict=True))
             for _ in range(2)
         )
         memory = self.arithmetic.memory if isinstance(self.arithmetic, Bitwise) else None
-        return Coupled(y, z, (Tape(memory),) if self._recording and self.repeats else ())
+        return Coupled(y, z, (Tape(memory),) if self._recording and self.repeats else (), self._pace(z0))
 
     def step(self, f: Evaluate, state: Coupled, value: Leaves, n: int) -> Coupled:
         """Return the coupled states after one step, given f(z_n)."""
         if n == 0:
             state = state._replace(y=self._fit(state.y, value), z=self._fit(state.z, value))
-        y, lost_y = self._half_step(state.y, value, n)
-        z, lost_z = self._half_step(state.z, f(self.values(y)), n)
-        return Coupled(y, z, tuple(tape.push(lost_y).push(lost_z) for tape in state.tape))
+        pace = tuple(past.after(value, self.values(state.z), n) for past in state.pace)
+        beta_y, beta_z = (pace[0].beta, pace[0].beta) if pace else self.betas(n)
+        y, lost_y = self._half_step(state.y, value, beta_y, n)
+        z, lost_z = self._half_step(state.z, f(self.values(y)), beta_z, n)
+        return Coupled(y, z, tuple(tape.push(lost_y).push(lost_z) for tape in state.tape), pace)
 
     def estimate(self, state: Coupled) -> Leaves:
         """Return z."""
@@ -114,13 +201,30 @@ class Reversible(Solver):
         """Return y."""
         return self.values(state.y)
 
-    def undo_z(self, z: tuple[LeafState, ...], value_at_y: Leaves, lost: Entry | None = None) -> tuple[LeafState, ...]:
-        """Return z_n from z_{n+1} and f(y_{n+1}), and from what the tape says its half step lost."""
-        return self._undo_half_step(z, value_at_y, lost)
+    def undo_z(
+        self, z: tuple[LeafState, ...], value_at_y: Leaves, lost: Entry | None = None, n: int | None = None
+    ) -> tuple[LeafState, ...]:
+        """Return z_n from z_{n+1} and f(y_{n+1}).
 
-    def undo_y(self, y: tuple[LeafState, ...], value_at_z: Leaves, lost: Entry | None = None) -> tuple[LeafState, ...]:
-        """Return y_n from y_{n+1} and f(z_n), and from what the tape says its half step lost."""
-        return self._undo_half_step(y, value_at_z, lost)
+        Args:
+            z: z_{n+1}.
+            value_at_y: f(y_{n+1}).
+            lost: what the tape says the half step lost.
+            n: index of the step; may be left out where all steps have one beta.
+        """
+        return self._undo_half_step(z, value_at_y, lost, self.betas(n)[1])
+
+    def undo_y(
+        self, y: tuple[LeafState, ...], value_at_z: Leaves, lost: Entry | None = None, n: int | None = None
+    ) -> tuple[LeafState, ...]:
+        """Return y_n from y_{n+1} and f(z_n); the arguments are those of `undo_z`."""
+        return self._undo_half_step(y, value_at_z, lost, self.betas(n)[0])
+
+    def relaxation(self, state: Coupled) -> float | Schedule | torch.Tensor | None:
+        """Return the betas with which the state was reached, as `Solution.beta` has them."""
+        if state.pace:
+            return state.pace[0].record
+        return None if isinstance(self.beta, str) else self.beta
 
     def values(self, states: Sequence[LeafState]) -> Leaves:
         """Return one of the two states as tensors of the state dtype."""
@@ -142,16 +246,30 @@ class Reversible(Solver):
     def _fit(self, states: tuple[LeafState, ...], values: Leaves) -> tuple[LeafState, ...]:
         return tuple(self.arithmetic.fit(state, value) for state, value in zip(states, values, strict=True))
 
-    def _half_step(self, states: tuple[LeafState, ...], values: Leaves, n: int) -> tuple[tuple[LeafState, ...], Entry]:
-        pairs = [self.arithmetic.half_step(s, v, self.beta, n) for s, v in zip(states, values, strict=True)]
-        return tuple(state for state, _ in pairs), tuple(lost for _, lost in pairs)
+    def _pace(self, z0: Leaves) -> tuple[Pace, ...]:
+        if not isinstance(self.beta, str) or self._record is not None:
+            return ()
+        if self._max_steps is None:
+            raise ValueError(f"{self!r} has no beta of its own; hand it to solve, which lets it choose.")
+        return (Pace.start(z0, self._max_steps),)
+
+    def _half_step(
+        self, states: tuple[LeafState, ...], values: Leaves, beta: Beta, n: int
+    ) -> tuple[tuple[LeafState, ...], Entry]:
+        pairs = list(zip(states, values, strict=True))
+        if isinstance(beta, torch.Tensor):
+            return tuple(half_step(s, v, beta) for s, v in pairs), (None,) * len(pairs)
+        taken = [self.arithmetic.half_step(s, v, beta, n) for s, v in pairs]
+        return tuple(state for state, _ in taken), tuple(lost for _, lost in taken)
 
     def _undo_half_step(
-        self, states: tuple[LeafState, ...], values: Leaves, lost: Entry | None
+        self, states: tuple[LeafState, ...], values: Leaves, lost: Entry | None, beta: Beta
     ) -> tuple[LeafState, ...]:
+        if isinstance(beta, torch.Tensor):
+            return tuple(undo_half_step(s, v, beta) for s, v in zip(states, values, strict=True))
         remainders = (None,) * len(states) if lost is None else lost
         return tuple(
-            self.arithmetic.undo_half_step(state, value, self.beta, remainder)
+            self.arithmetic.undo_half_step(state, value, beta, remainder)
             for state, value, remainder in zip(states, values, remainders, strict=True)
         )
 

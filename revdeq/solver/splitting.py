@@ -62,7 +62,7 @@ class SplittingSolver(Solver):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(step_size={self.step_size!r})"
 
-    def bound_to(self, f: Function) -> Self:
+    def bound_to(self, f: Function, max_steps: int) -> Self:
         """Return this solver with the splitting of f's function for f's args.
 
         Raises:
