@@ -409,6 +409,10 @@ def _check_start(leaves: Sequence[Any], names: Sequence[str]) -> None:
                 f"{name} has dtype {leaf.dtype}; a state must have a real floating dtype, so convert it, "
                 "for example with .float()."
             )
+        if leaf.layout != torch.strided:
+            raise TypeError(
+                f"{name} has layout {leaf.layout}; a state must be dense, so convert it with .to_dense() or pad it."
+            )
     devices = {leaf.device for leaf in leaves}
     if len(devices) > 1:
         raise ValueError(f"z0 has leaves on {', '.join(sorted(map(str, devices)))}; move them to one device.")
