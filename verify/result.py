@@ -21,7 +21,18 @@ SCHEMA = "revdeq-results"
 VERSION = 1
 
 Status = Literal["measured", "no-power", "skipped", "failed"]
-ENVIRONMENT_KEYS = ("commit", "dirty", "source", "revdeq", "python", "torch", "platform", "devices", "threads", "seed")
+ENVIRONMENT_KEYS: tuple[str, ...] = (
+    "commit",
+    "dirty",
+    "source",
+    "revdeq",
+    "python",
+    "torch",
+    "platform",
+    "devices",
+    "threads",
+    "seed",
+)
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 T = TypeVar("T")
@@ -274,7 +285,19 @@ def write_results(results: Results, path: str | Path) -> Path:
     Raises:
         ResultsError: if the folder cannot be made or written.
     """
-    return write_text(json.dumps(to_json(results), indent=1, allow_nan=False) + "\n", path)
+    return write_text(_one_row_a_line(to_json(results)) + "\n", path)
+
+
+def _one_row_a_line(data: dict[str, Any]) -> str:
+    """JSON with each row, curve and record on a line of its own: small, and lines can be compared."""
+    parts: list[str] = []
+    for key, value in data.items():
+        if isinstance(value, list) and value:
+            rows = ",\n".join(json.dumps(row, allow_nan=False) for row in cast("list[object]", value))
+            parts.append(f"{json.dumps(key)}: [\n{rows}\n]")
+        else:
+            parts.append(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
+    return "{\n" + ",\n".join(parts) + "\n}"
 
 
 def write_text(text: str, path: str | Path) -> Path:
@@ -292,6 +315,7 @@ def write_text(text: str, path: str | Path) -> Path:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
         if temporary is not None:
@@ -300,6 +324,13 @@ def write_text(text: str, path: str | Path) -> Path:
             f"{path} cannot be written ({error.strerror or error}): choose an output folder that can be."
         ) from error
     return path
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def _encode(value: object) -> object:

@@ -8,7 +8,7 @@ import torch
 
 from verify.case import Case
 from verify.checks import CHECKS, Trial, measure
-from verify.checks.asymptotic import Decay, fit_rate_with_linear_factor, step_rate, worst_rate
+from verify.checks.asymptotic import Decay, fit_rate_with_linear_factor, step_rate
 from verify.checks.memory import Allocations, Saved
 from verify.checks.observation import observe, same_bits
 from verify.checks.ratio import ratio_row, rms
@@ -88,9 +88,11 @@ def test_linear_factor_is_told_from_the_rate():
     )
 
 
-def test_step_rate_of_a_real_eigenvalue_is_the_worst_rate_below_one():
-    assert step_rate(np.array([0.9, -0.3]), 0.5) == pytest.approx(worst_rate(0.9, 0.5))
-    assert worst_rate(0.9, 0.5) == pytest.approx(0.9352, abs=1e-4)
+def test_step_rate_of_a_real_spectrum_is_the_closed_form_of_its_largest_eigenvalue():
+    c = 0.5 * 0.9
+    closed = ((c + math.sqrt(c * c + 4 * 0.5)) / 2) ** 2
+    assert step_rate(np.array([0.9, -0.3]), 0.5) == pytest.approx(closed)
+    assert closed == pytest.approx(0.9352, abs=1e-4)
 
 
 def test_imaginary_spectrum_below_its_optimum_is_balanced():

@@ -5,15 +5,24 @@ from dataclasses import replace
 
 import pytest
 
-from verify.criteria import CRITERIA, LOGIC_POWER, holds
-from verify.gate import CURVES, judge, judge_row
+from verify.criteria import CRITERIA as TABLE, LOGIC_POWER, holds
+from verify.gate import CURVES, judge as judge_by, judge_row
 from verify.result import ENVIRONMENT_KEYS, Curve, FaultRecord, Measurement, Results
 
 
-ENVIRONMENT = {key: "x" for key in ENVIRONMENT_KEYS}
+# The table with few rows asked for: what is tested is the rules, and a run of 10,000 rows is slow to judge 300 times.
+CRITERIA = {
+    check: replace(item, least=min(item.least, 3), least_logic=min(item.least_logic, 2))
+    for check, item in TABLE.items()
+}
+ENVIRONMENT = dict.fromkeys(ENVIRONMENT_KEYS, "x")
 LEAVES = ("z0", "args.W")
 CONTROL = FaultRecord(fault="honest", description="the control", killed_by=(), expected=False)
 DROPPED = FaultRecord(fault="dropped", description="everything is wrong", killed_by=tuple(CRITERIA))
+
+
+def judge(results):
+    return judge_by(results, CRITERIA)
 
 
 def good_row(check, place):
@@ -228,3 +237,23 @@ def test_finding_says_check_case_leaf_index_numbers_limit_reason_and_replay():
 
 def test_judging_changes_nothing_and_repeats():
     assert judge(GOOD) == judge(GOOD)
+
+
+def test_every_check_asks_for_rows():
+    assert all(item.least > 0 for item in TABLE.values())
+    assert all(item.least_logic <= item.least for item in TABLE.values())
+
+
+def test_few_rows_fail_by_the_real_table():
+    assert judge_by(GOOD).verdict == "falls short"
+
+
+def test_scale_so_large_that_nothing_could_fail_closes_the_gate():
+    rows = [replace(row, measured=1e-4) if row.check == "gradient" else row for row in GOOD.measurements]
+    (failure,) = judge(replace(GOOD, measurements=tuple(rows))).failures
+    assert failure.check == "gradient"
+    assert "median ratio" in failure.why
+
+
+def test_row_that_is_luckily_exact_does_not_close_the_gate():
+    assert judge(with_row(rows_of("gradient")[0], measured=0.0)).verdict == "holds"

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from verify.checks.observation import Calls, watched
 from verify.checks.trial import Trial, to_numpy
 from verify.reference import difference, jacobian
 from verify.result import Measurement
@@ -69,12 +72,6 @@ def predicted_rate(trial: Trial) -> float:
     return step_rate(eigenvalues, trial.case.beta)
 
 
-def worst_rate(contraction_constant: float, beta: float) -> float:
-    """Largest rate over all maps with this Lipschitz constant, ((c + sqrt(c^2 + 4 |a|)) / 2)^2 with c = beta k (T3)."""
-    c = beta * contraction_constant
-    return ((c + math.sqrt(c * c + 4.0 * abs(1.0 - beta))) / 2.0) ** 2
-
-
 def decay(trial: Trial) -> Decay:
     """Iterate the subject as far as its errors fall, and measure them.
 
@@ -87,9 +84,20 @@ def decay(trial: Trial) -> Decay:
     if needed > MOST_STEPS:
         raise ValueError(f"the predicted rate {predicted:.6g} of {problem.name} cannot be seen in {MOST_STEPS} steps.")
     star = trial.references.fixed_point(problem).z_star
-    states = trial.observe("default", num_steps=needed).forward_states[::2]
+    states = iterates(trial, needed)
     errors = np.array([np.linalg.norm(difference(to_numpy(state), star)) for state in states], dtype=np.float64)
     return Decay(errors, float(np.linalg.norm(star.astype(np.float64))), predicted)
+
+
+def iterates(trial: Trial, num_steps: int) -> list[Tensor]:
+    """The states z_0, ..., z_{N-1} at which one solve of N steps evaluates f, without a backward pass."""
+    case = trial.case
+    calls = Calls()
+    z0, args = trial.problem.inputs(case.torch_dtype, case.device)
+    with torch.no_grad():
+        function = watched(trial.problem.function, calls)
+        trial.subject.solve(function, z0, args, trial.settings("reversible", num_steps))
+    return calls.states[::2]
 
 
 def check_convergence_rate(trial: Trial) -> list[Measurement]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, cast
 
 import numpy as np
@@ -87,7 +88,10 @@ def _push(trial: Trial, leaves: dict[str, Tensor], directions: dict[str, Tensor]
 
     order = ["z0", *names]
     points = tuple(leaves[leaf].detach() for leaf in order)
-    _, tangents = cast("tuple[Any, Any]", torch.func.jvp(run, points, tuple(directions[leaf] for leaf in order)))
+    with warnings.catch_warnings():
+        # torch's first forward-mode call compiles formulas of its own by what torch 2.13 calls deprecated.
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+        _, tangents = cast("tuple[Any, Any]", torch.func.jvp(run, points, tuple(directions[leaf] for leaf in order)))
     return tangents
 
 

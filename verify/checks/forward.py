@@ -17,7 +17,7 @@ def check_forward(trial: Trial) -> list[Measurement]:
         R = RMS(z1 - z_N) / sig(z_N),      likewise y
 
     Returns:
-        A row per adjoint and state.
+        A row per state, and in float64 per adjoint.
 
     How this can fail: another number of steps, another beta, a narrower dtype inside, a state returned before its last
     update, samples that mix. It cannot see a fault below rounding, nor one that comes only with tolerances.
@@ -29,7 +29,7 @@ def check_forward(trial: Trial) -> list[Measurement]:
     expected = trial.references.n_step(trial.problem, case.beta, case.num_steps)
     scale = trial.scale()
     rows: list[Measurement] = []
-    for adjoint in ADJOINTS:
+    for adjoint in ADJOINTS if case.dtype == "float64" else ADJOINTS[:1]:
         seen = trial.observe(adjoint)
         for leaf, got, state, spread in (
             ("z1", seen.z1, expected.z, scale.forward_z),

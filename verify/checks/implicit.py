@@ -54,6 +54,7 @@ def check_implicit_gradient(trial: Trial) -> list[Measurement]:
             adjoint="implicit",
             power_limit=None,
             target="fixed-point",
+            num_steps=STEPS,
             **cost(seen),
         )
         for leaf, gradient in expected.gradient.items()

@@ -1,0 +1,253 @@
+"""The sweep: finished parts survive an interruption, results are whole or not there, and bad requests are refused."""
+
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+
+import pytest
+import torch
+
+from verify import sweep
+from verify.case import Case, CaseError
+from verify.checks import Trial
+from verify.criteria import CRITERIA
+from verify.gate import judge
+from verify.planted.base import Honest
+from verify.problems import get_problem
+from verify.profiles import PAPER, PRECISIONS, PROFILES, Task, cases, checks_for, tasks
+from verify.result import ResultsError, read_results
+from verify.subject import SubjectError
+from verify.sweep import Part, SweepError, measure_task, run
+
+
+TASKS = (Task("kepler", 0.5, "cpu", "quick"), Task("kepler", 0.8, "cpu", "quick"), Task("", 0.0, "cpu", "quick"))
+
+
+class Inline(Executor):
+    """Runs each task at once in this process; breaks at the task whose place is given."""
+
+    def __init__(self, breaks_at=None):
+        self.submitted = []
+        self.breaks_at = breaks_at
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        if len(self.submitted) == self.breaks_at:
+            future.set_exception(BrokenProcessPool("killed"))
+        else:
+            future.set_result(fn(*args, **kwargs))
+        self.submitted.append(args[0])
+        return future
+
+
+def small_part(task, subject):
+    """A part without measuring: one row that names its task, and the selftest's records for its task."""
+    if not task.problem:
+        return Part((), (), ())
+    trial = Trial(Case(task.problem, task.beta, 4), Honest(), get_problem(task.problem))
+    return Part((trial.row("gradient", measured=1.0),))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    def planned(*arguments):
+        return TASKS
+
+    monkeypatch.setattr(sweep, "tasks", planned)
+    monkeypatch.setattr(sweep, "measure_task", small_part)
+
+
+@pytest.mark.usefixtures("small")
+def test_run_writes_whole_results_in_the_planned_order(tmp_path):
+    seen = []
+
+    def progress(done, total, text):
+        seen.append((done, total))
+
+    results = run(out=tmp_path, executor=Inline(), progress=progress, command="revdeq verify")
+    assert [row.beta for row in results.measurements] == [0.5, 0.8]
+    assert results.complete
+    assert results.selftest == ()
+    assert read_results(tmp_path / "results.json") == results
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.usefixtures("small")
+def test_absent_cuda_is_said_in_words(tmp_path, monkeypatch):
+    def absent():
+        return "no device on this machine"
+
+    monkeypatch.setattr(sweep, "cuda_absence", absent)
+    results = run(device="all", out=tmp_path, executor=Inline())
+    assert "CUDA" in {item.what for item in results.not_measured}
+    assert any(item.why.startswith("no device on this machine") for item in results.not_measured)
+
+
+@pytest.mark.usefixtures("small")
+def test_interrupted_run_keeps_what_is_finished_and_goes_on_from_there(tmp_path):
+    first = Inline(breaks_at=1)
+    with pytest.raises(SweepError, match=r"tasks finished: run the same command again to go on from there"):
+        run(out=tmp_path, executor=first)
+    kept = len(list((tmp_path / "partial").iterdir()))
+    assert kept >= 1
+    assert not (tmp_path / "results.json").exists()
+    second = Inline()
+    results = run(out=tmp_path, executor=second)
+    assert len(second.submitted) == len(TASKS) - kept
+    assert [row.beta for row in results.measurements] == [0.5, 0.8]
+    assert not (tmp_path / "partial").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_finished_run_is_taken_up_until_the_sources_change(tmp_path, monkeypatch):
+    first = run(out=tmp_path, executor=Inline())
+    again = Inline()
+    assert run(out=tmp_path, executor=again) == first
+    assert again.submitted == []
+    described = sweep.describe()
+
+    def changed():
+        return described | {"source": "another"}
+
+    monkeypatch.setattr(sweep, "describe", changed)
+    afresh = Inline()
+    run(out=tmp_path, executor=afresh)
+    assert len(afresh.submitted) == len(TASKS)
+
+
+@pytest.mark.usefixtures("small")
+def test_fresh_measures_again(tmp_path):
+    run(out=tmp_path, executor=Inline())
+    again = Inline()
+    run(out=tmp_path, executor=again, fresh=True)
+    assert len(again.submitted) == len(TASKS)
+
+
+@pytest.mark.usefixtures("small")
+def test_failing_run_leaves_earlier_results_untouched(tmp_path):
+    run(out=tmp_path, executor=Inline())
+    before = (tmp_path / "results.json").read_bytes()
+    with pytest.raises(SweepError):
+        run(out=tmp_path, executor=Inline(breaks_at=0), fresh=True)
+    assert (tmp_path / "results.json").read_bytes() == before
+
+
+@pytest.mark.usefixtures("small")
+def test_damaged_part_is_measured_again(tmp_path):
+    with pytest.raises(SweepError):
+        run(out=tmp_path, executor=Inline(breaks_at=2))
+    for part in (tmp_path / "partial").iterdir():
+        part.write_text("{")
+    again = Inline()
+    run(out=tmp_path, executor=again)
+    assert len(again.submitted) == len(TASKS)
+
+
+def test_replay_measures_one_case_and_is_not_a_run(tmp_path):
+    case = "kepler/reversible/beta=0.5/N=2/float64/cpu"
+    results = run(only=case, out=tmp_path)
+    assert {row.case for row in results.measurements} == {case}
+    assert {row.check for row in results.measurements} >= {"gradient", "forward", "evaluations"}
+    assert all(row.status == "measured" for row in results.measurements)
+    assert not results.complete
+    assert judge(results).verdict == "falls short"
+    assert f"--only {case}" in results.measurements[0].replay
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"profile": "fast"}, ValueError, "give one of quick, full, nightly"),
+        ({"device": "tpu"}, ValueError, "give one of cpu, cuda, all"),
+        ({"subject": "no_such_module"}, SubjectError, "cannot be imported"),
+        ({"only": "kepler"}, CaseError, "copy an id"),
+        ({"only": "nothing/reversible/beta=0.5/N=2/float64/cpu"}, ValueError, "no known problem"),
+    ],
+)
+def test_bad_request_is_refused(tmp_path, arguments, error, message):
+    with pytest.raises(error, match=message):
+        run(out=tmp_path / "out", **arguments)
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+@pytest.mark.parametrize("arguments", [{"device": "cuda"}, {"only": "kepler/reversible/beta=0.5/N=2/float64/cuda"}])
+def test_missing_device_is_refused(tmp_path, monkeypatch, arguments):
+    def absent():
+        return "no device on this machine"
+
+    monkeypatch.setattr(sweep, "cuda_absence", absent)
+    with pytest.raises(SweepError, match="no device on this machine"):
+        run(out=tmp_path, **arguments)
+
+
+def test_unwritable_folder_is_refused_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(ResultsError, match="choose another --out"):
+        run(out=tmp_path / "file", executor=Inline())
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_has_the_papers_settings_on_every_problem(profile):
+    planned = [task for task in tasks(profile, ("cpu",)) if task.problem]
+    for problem in {task.problem for task in planned}:
+        settings = {
+            (case.beta, case.num_steps, case.dtype, case.state_dtype)
+            for task in planned
+            if task.problem == problem
+            for case in cases(task)
+        }
+        for beta, steps in PAPER:
+            assert {(beta, steps, *precision) for precision in PRECISIONS} <= settings
+
+
+def test_tasks_are_distinct_and_end_with_the_selftest():
+    planned = tasks("quick", ("cpu", "cuda"))
+    assert len(set(planned)) == len(planned)
+    assert planned[-1].name == "selftest"
+    assert sum(task.problem == "" for task in planned) == 1
+
+
+def test_every_check_is_planned_somewhere():
+    planned = {
+        check for task in tasks("quick", ("cpu",)) if task.problem for case in cases(task) for check in checks_for(case)
+    }
+    assert planned | {"not-stored"} == set(CRITERIA)
+
+
+def test_measuring_a_task_restores_threads_and_passes(monkeypatch):
+    task = TASKS[0]
+
+    def two_cases(_):
+        return cases(task)[:2]
+
+    def two_steps(_):
+        return (1, 2)
+
+    monkeypatch.setattr(sweep, "cases", two_cases)
+    monkeypatch.setattr("verify.curves.curve_steps", two_steps)
+    before = torch.get_num_threads()
+    part = measure_task(task, "revdeq")
+    assert torch.get_num_threads() == before
+    assert {curve.name for curve in part.curves} == {"error-vs-evaluations", "convergence", "reconstruction", "memory"}
+    assert all(row.status == "measured" for row in part.measurements)
+    exact = [c for c in part.curves if (c.adjoint, c.target, c.dtype) == ("reversible", "n-step", "float64")]
+    assert all(error <= 1e-12 for error in exact[0].y)
+    far = [c for c in part.curves if (c.adjoint, c.target, c.dtype) == ("reversible", "fixed-point", "float64")]
+    assert all(error >= 1e-3 for error in far[0].y)
+
+
+@pytest.mark.nightly
+def test_worker_processes_give_what_this_process_gives(tmp_path, monkeypatch):
+    def one(*arguments):
+        return TASKS[:1]
+
+    monkeypatch.setattr(sweep, "tasks", one)
+    results = run(out=tmp_path)
+    own = measure_task(TASKS[0], "revdeq")
+
+    def timeless(rows):
+        return [replace(row, seconds=None) for row in rows]
+
+    assert timeless(results.measurements) == timeless(own.measurements)

@@ -1,0 +1,225 @@
+"""The curves of the report: errors against evaluations and steps, with what theory and rounding predict for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verify.case import Case
+from verify.checks import Trial
+from verify.checks.asymptotic import iterates, predicted_rate
+from verify.checks.counts import kept_bytes
+from verify.checks.ratio import rms
+from verify.checks.trial import to_numpy
+from verify.profiles import NOT_CONTRACTING, PRECISIONS, STEPS, Task, curve_steps
+from verify.reference import difference
+from verify.reference.arithmetic.protocol import Array
+from verify.result import Curve
+from verify.subject import Adjoint
+
+
+MEMORY_STEPS = (1, 2, 4, 8, 16, 32)
+MOST_ITERATES = 400
+MOST_POINTS = 64
+
+TrialOf = Callable[[Case], Trial]
+
+
+def measure_curves(task: Task, trial_of: TrialOf) -> list[Curve]:
+    """All curves of a task.
+
+    Args:
+        task: problem, beta, device and profile.
+        trial_of: case -> trial, so that what the checks observed is not observed again.
+    """
+    curves: list[Curve] = []
+    for dtype, state_dtype in PRECISIONS:
+        trials = [
+            trial_of(Case(task.problem, task.beta, steps, dtype, state_dtype, task.device))
+            for steps in curve_steps(task.profile)
+        ]
+        curves += _error_curves(trials)
+        curves.append(_reconstruction_curve(trials))
+        curves.append(_convergence_curve(trials[0]))
+    if task.beta == 0.5:
+        probe = trial_of(Case(task.problem, task.beta, MEMORY_STEPS[0], device=task.device))
+        curves += [_memory_curve(probe, adjoint) for adjoint in ("reversible", "unrolled", "implicit")]
+    return curves
+
+
+def _error_curves(trials: Sequence[Trial]) -> list[Curve]:
+    """Relative error of the whole gradient, for the exact and the implicit adjoint, to both targets."""
+    curves: list[Curve] = []
+    adjoints: tuple[Adjoint, ...] = ("reversible", "default", "implicit")
+    if trials[0].case.problem in NOT_CONTRACTING:
+        adjoints = ("reversible", "default")
+    for adjoint in adjoints:
+        for target in ("n-step", "fixed-point"):
+            points = [_error(trial, adjoint, target) for trial in trials]
+            predicted = None
+            if adjoint == "reversible" and target == "n-step":
+                predicted = tuple(_predicted_error(trial) for trial in trials)
+            curves.append(
+                _curve(
+                    trials[0].case,
+                    name="error-vs-evaluations",
+                    adjoint=adjoint,
+                    target=target,
+                    x_name="evaluations of f, forward (count)",
+                    y_name="relative error of the gradient",
+                    x=tuple(2.0 * trial.case.num_steps for trial in trials),
+                    y=tuple(error for error, _ in points),
+                    predicted=predicted,
+                    band=tuple(uncertainty for _, uncertainty in points),
+                )
+            )
+    return curves
+
+
+def _error(trial: Trial, adjoint: Adjoint, target: str) -> tuple[float, float]:
+    """(||g - reference|| / ||reference||, uncertainty of the reference likewise), NaN where there is no gradient."""
+    case = trial.case
+    if target == "n-step":
+        step = trial.references.n_step(trial.problem, case.beta, case.num_steps)
+        expected, uncertainty = step.gradient, step.uncertainty
+    else:
+        fixed = trial.references.fixed_point(trial.problem)
+        expected, uncertainty = fixed.gradient, fixed.uncertainty
+    # A fixed point does not depend on its start: z0 is left out wherever an implicit gradient takes part.
+    leaves = [leaf for leaf in expected if leaf != "z0" or (target == "n-step" and adjoint != "implicit")]
+    size = math.hypot(*(_norm(expected[leaf]) for leaf in leaves))
+    doubt = math.hypot(*(uncertainty[leaf] * math.sqrt(expected[leaf].size) for leaf in leaves)) / size
+    gradients = _gradients(trial, adjoint)
+    total = 0.0
+    for leaf in leaves:
+        got = gradients.get(leaf)
+        if got is None:
+            return math.nan, doubt
+        total = math.hypot(total, float(np.linalg.norm(difference(got, expected[leaf]))))
+    return total / size, doubt
+
+
+def _gradients(trial: Trial, adjoint: Adjoint) -> dict[str, NDArray[np.float64] | None]:
+    """The subject's gradients; none where it refuses, which the curve shows as a gap."""
+    try:
+        seen = trial.observe(adjoint)
+    except (ArithmeticError, RuntimeError):
+        return {}
+    return {leaf: None if value is None else to_numpy(value) for leaf, value in seen.gradients.items()}
+
+
+def _predicted_error(trial: Trial) -> float:
+    """What rounding alone does to the whole gradient, relative; NaN at step counts that the gate does not judge."""
+    case = trial.case
+    if case.num_steps not in STEPS:
+        return math.nan
+    expected = trial.references.n_step(trial.problem, case.beta, case.num_steps).gradient
+    spread = trial.scale().gradient
+    scale = math.hypot(*(spread[leaf] * math.sqrt(value.size) for leaf, value in expected.items()))
+    return scale / math.hypot(*(_norm(value) for value in expected.values()))
+
+
+def _reconstruction_curve(trials: Sequence[Trial]) -> Curve:
+    """Error of the rebuilt start relative to the final states."""
+    measured: list[float] = []
+    predicted: list[float] = []
+    for trial in trials:
+        case = trial.case
+        rebuilt = trial.subject.reconstruct(
+            trial.problem.function, *trial.problem.inputs(case.torch_dtype, case.device), trial.settings("reversible")
+        )
+        start = np.stack([trial.problem.z0, trial.problem.z0])
+        found, final = (np.stack([to_numpy(state) for state in pair]) for pair in (rebuilt[-1], rebuilt[0]))
+        size = rms(final)
+        measured.append(rms(found - start) / size)
+        predicted.append(trial.scale().round_trip[0] / size if case.num_steps in STEPS else math.nan)
+    return _curve(
+        trials[0].case,
+        name="reconstruction",
+        adjoint="reversible",
+        x_name="number of steps N",
+        y_name="error of the rebuilt start, relative to the final state",
+        x=tuple(float(trial.case.num_steps) for trial in trials),
+        y=tuple(measured),
+        predicted=tuple(predicted),
+    )
+
+
+def _convergence_curve(trial: Trial) -> Curve:
+    """Distance of the iterates from the fixed point, with the line that the spectral rate predicts."""
+    star = trial.references.fixed_point(trial.problem)
+    rate = predicted_rate(trial)
+    needed = math.ceil(math.log(1e-18) / math.log(rate)) if 0 < rate < 1 else MOST_POINTS
+    states = iterates(trial, min(needed, MOST_ITERATES))
+    size = _norm(star.z_star)
+    errors = np.array([np.linalg.norm(difference(to_numpy(state), star.z_star)) / size for state in states])
+    chosen = np.unique(np.linspace(0, len(errors) - 1, MOST_POINTS).astype(int))
+    predicted = None
+    if 0 < rate < 1:
+        # The line is laid through the first point below 1 %, where the start-up is over.
+        anchor = int(np.argmax(errors <= 1e-2))
+        predicted = tuple(float(errors[anchor] * rate ** (int(n) - anchor)) for n in chosen)
+    return _curve(
+        trial.case,
+        name="convergence",
+        x_name="number of steps n",
+        y_name="relative distance of z_n from the fixed point",
+        x=tuple(float(n) for n in chosen),
+        y=tuple(float(errors[n]) for n in chosen),
+        predicted=predicted,
+        band=tuple(star.uncertainty["z"] * math.sqrt(star.z_star.size) / size for _ in chosen),
+    )
+
+
+def _memory_curve(trial: Trial, adjoint: Adjoint) -> Curve:
+    """Bytes alive between forward and backward."""
+    kept = [float(kept_bytes(trial, trial.settings(adjoint, num_steps=steps))) for steps in MEMORY_STEPS]
+    return _curve(
+        trial.case,
+        name="memory",
+        adjoint=adjoint,
+        x_name="number of steps N",
+        y_name="bytes kept between forward and backward",
+        x=tuple(float(steps) for steps in MEMORY_STEPS),
+        y=tuple(kept),
+        predicted=tuple(kept[0] for _ in kept) if adjoint == "reversible" else None,
+    )
+
+
+def _curve(
+    case: Case,
+    *,
+    name: str,
+    x_name: str,
+    y_name: str,
+    x: tuple[float, ...],
+    y: tuple[float, ...],
+    adjoint: str = "",
+    target: str = "",
+    predicted: tuple[float, ...] | None = None,
+    band: tuple[float, ...] | None = None,
+) -> Curve:
+    return Curve(
+        name=name,
+        problem=case.problem,
+        solver=case.solver,
+        adjoint=adjoint,
+        target=target,
+        beta=case.beta,
+        dtype=case.dtype,
+        state_dtype=case.state_dtype,
+        device=case.device,
+        x_name=x_name,
+        y_name=y_name,
+        x=x,
+        y=y,
+        predicted=predicted,
+        band=band,
+    )
+
+
+def _norm(values: Array) -> float:
+    return float(np.linalg.norm(values.astype(np.float64)))

@@ -1,0 +1,341 @@
+"""The sweep: run a profile's tasks in worker processes, keep what is finished, and put the results in order.
+
+Every finished task is written to OUT/partial at once. A run that is interrupted takes up where it stopped when the same
+command runs the same sources again; a run whose results are already there takes them up whole.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import importlib.util
+import json
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from verify.case import Case
+from verify.checks import Trial, measure
+from verify.curves import measure_curves
+from verify.environment import SEED, command_line, cuda_absence, describe
+from verify.planted.selftest import selftest
+from verify.problems import PROBLEMS, get_problem
+from verify.profiles import PROFILES, Task, cases, checks_for, left_out, tasks
+from verify.result import (
+    Curve,
+    FaultRecord,
+    Measurement,
+    NotMeasured,
+    Results,
+    ResultsError,
+    read_results,
+    write_results,
+)
+from verify.subject import load_subject
+
+
+Progress = Callable[[int, int, str], None]
+DEVICES = ("cpu", "cuda", "all")
+RESULTS = "results.json"
+PARTIAL = "partial"
+
+
+class SweepError(RuntimeError):
+    """A sweep that cannot run or was cut short; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one task gave.
+
+    Args:
+        measurements: its rows.
+        curves: its curves.
+        selftest: the records of the selftest task, None for the others.
+    """
+
+    measurements: tuple[Measurement, ...]
+    curves: tuple[Curve, ...] = ()
+    selftest: tuple[FaultRecord, ...] | None = None
+
+
+def run(
+    profile: str = "quick",
+    device: str = "cpu",
+    subject: str = "revdeq",
+    *,
+    only: str | None = None,
+    executor: Executor | None = None,
+    out: str | Path,
+    progress: Progress | None = None,
+    command: str | None = None,
+    fresh: bool = False,
+) -> Results:
+    """Measure a profile and write OUT/results.json.
+
+    Args:
+        profile: "quick", "full" or "nightly".
+        device: "cpu", "cuda", or "all" for those that this machine has.
+        subject: what is verified, a name for `verify.subject.load_subject`.
+        only: id of one case, measured alone; the results are then those of a replay and not of a run.
+        executor: where tasks run; None for one process per processor. Tasks change global states of torch for as long
+            as they run, so an executor must give each its own process, or run one at a time.
+        out: folder for the results.
+        progress: called with (tasks done, tasks in all, name of the task just finished).
+        command: the command to record; None for that of this process.
+        fresh: measure again what an earlier run of the same sources has measured.
+
+    Returns:
+        The results, as written.
+
+    Raises:
+        ValueError: if the profile, the device or the case is unknown.
+        verify.subject.SubjectError: if the subject cannot be loaded.
+        verify.result.ResultsError: if the folder cannot be written.
+        SweepError: if the device is not there or a worker died; what was finished is kept.
+    """
+    _validate(profile, device)
+    load_subject(subject)
+    out = Path(out)
+    _check_writable(out)
+    started = _now()
+    environment = describe()
+    shell = _Shell(profile, subject, command_line() if command is None else command, started, environment)
+    if only is not None:
+        results = _replay(shell, only)
+        write_results(results, out / RESULTS)
+        return results
+    planned = tasks(profile, _devices(device))
+    key = _key(environment, subject)
+    missing = _absent(device)
+    finished = None if fresh else _finished(out / RESULTS, shell, key, device)
+    if finished is not None:
+        if progress is not None:
+            progress(len(planned), len(planned), f"taken up from {out / RESULTS}, measured {finished.started}")
+        return finished
+    parts = _run_tasks(planned, shell, key, executor, out / PARTIAL, progress, fresh)
+    results = shell.results(
+        parts=[parts[task] for task in planned],
+        complete=True,
+        not_measured=(*missing, *left_out(profile)),
+    )
+    write_results(results, out / RESULTS)
+    _forget(planned, key, out / PARTIAL)
+    return results
+
+
+def measure_task(task: Task, subject: str) -> Part:
+    """Measure one task; this is what a worker runs.
+
+    Args:
+        task: what to measure.
+        subject: name of the subject.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    try:
+        if not task.problem:
+            return Part((), (), selftest())
+        trial_of = _Trials(subject)
+        curves = measure_curves(task, trial_of)
+        rows = [row for case in cases(task) for check in checks_for(case) for row in measure(check, trial_of(case))]
+        return Part(tuple(rows), tuple(curves))
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Trials:
+    """Trials by case, each made once."""
+
+    def __init__(self, subject: str) -> None:
+        self._subject = load_subject(subject)
+        self._options = () if subject == "revdeq" else ("--subject", subject)
+        self._made: dict[Case, Trial] = {}
+
+    def __call__(self, case: Case) -> Trial:
+        if case not in self._made:
+            self._made[case] = Trial(case, self._subject, get_problem(case.problem), options=self._options)
+        return self._made[case]
+
+
+@dataclass(frozen=True)
+class _Shell:
+    """What a run knows of itself before it has measured anything."""
+
+    profile: str
+    subject: str
+    command: str
+    started: str
+    environment: dict[str, Any]
+
+    def results(self, parts: Sequence[Part], complete: bool, not_measured: tuple[NotMeasured, ...]) -> Results:
+        records = [part.selftest for part in parts if part.selftest is not None]
+        return Results(
+            profile=self.profile,
+            command=self.command,
+            started=self.started,
+            finished=_now(),
+            environment=self.environment,
+            subject=self.subject,
+            complete=complete,
+            measurements=tuple(row for part in parts for row in part.measurements),
+            curves=tuple(curve for part in parts for curve in part.curves),
+            not_measured=not_measured,
+            selftest=records[0] if records else None,
+        )
+
+
+def _replay(shell: _Shell, only: str) -> Results:
+    case = Case.parse(only)
+    if case.problem not in PROBLEMS:
+        raise ValueError(f"case {only!r} is of no known problem: give one of {', '.join(PROBLEMS)}.")
+    if case.device not in _devices("all"):
+        raise SweepError(f"case {only!r} needs {case.device}: {cuda_absence()}; replay it where it was measured.")
+    trial_of = _Trials(shell.subject)
+    rows = [row for check in checks_for(case) for row in measure(check, trial_of(case))]
+    left = NotMeasured(what="every other case", why=f"this is a replay of {case.id} alone")
+    return replace(shell, profile="replay").results([Part(tuple(rows))], complete=False, not_measured=(left,))
+
+
+def _run_tasks(
+    planned: Sequence[Task],
+    shell: _Shell,
+    key: str,
+    executor: Executor | None,
+    folder: Path,
+    progress: Progress | None,
+    fresh: bool,
+) -> dict[Task, Part]:
+    parts: dict[Task, Part] = {}
+    if not fresh:
+        for task in planned:
+            part = _read_part(folder / _part_name(task, key))
+            if part is not None:
+                parts[task] = part
+    waiting = [task for task in planned if task not in parts]
+    # The longest tasks first, so that no worker is left alone with one at the end.
+    waiting.sort(key=lambda task: (task.problem != "", task.problem not in ("attention", "conv-group-norm")))
+    own = executor is None
+    pool = _process_pool(len(waiting)) if executor is None else executor
+    futures: dict[Future[Part], Task] = {}
+    try:
+        if progress is not None and parts:
+            progress(len(parts), len(planned), "taken up from an interrupted run")
+        futures = {pool.submit(measure_task, task, shell.subject): task for task in waiting}
+        for future in concurrent.futures.as_completed(futures):
+            task = futures[future]
+            part = future.result()
+            parts[task] = part
+            partial = shell.results([part], complete=False, not_measured=())
+            write_results(partial, folder / _part_name(task, key))
+            if progress is not None:
+                progress(len(parts), len(planned), task.name)
+    except (concurrent.futures.BrokenExecutor, OSError) as error:
+        raise SweepError(
+            f"a worker died ({error or type(error).__name__}) with {len(parts)} of {len(planned)} tasks finished: "
+            "run the same command again to go on from there."
+        ) from error
+    finally:
+        for future in futures:
+            future.cancel()
+        if own:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return parts
+
+
+def _process_pool(size: int) -> ProcessPoolExecutor:
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ProcessPoolExecutor(max(1, min(processors, size)), mp_context=multiprocessing.get_context("spawn"))
+
+
+def _validate(profile: str, device: str) -> None:
+    if profile not in PROFILES:
+        raise ValueError(f"profile is {profile!r}: give one of {', '.join(PROFILES)}.")
+    if device not in DEVICES:
+        raise ValueError(f"device is {device!r}: give one of {', '.join(DEVICES)}.")
+    if device == "cuda" and cuda_absence():
+        raise SweepError(f"device is 'cuda', and there is {cuda_absence()}: give --device cpu, or all.")
+
+
+def _devices(device: str) -> tuple[str, ...]:
+    if device != "all":
+        return (device,)
+    return ("cpu",) if cuda_absence() else ("cpu", "cuda")
+
+
+def _absent(device: str) -> tuple[NotMeasured, ...]:
+    if "cuda" in _devices(device):
+        return ()
+    return (NotMeasured(what="CUDA", why=cuda_absence() or "left out: the run was asked for the CPU alone"),)
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ResultsError(
+            f"the folder {out} cannot be written ({error.strerror or error}): choose another --out."
+        ) from error
+
+
+def _key(environment: dict[str, Any], subject: str) -> str:
+    """Digest of everything that a number may depend on: sources, subject, libraries, machine."""
+    depends = {name: value for name, value in environment.items() if name not in ("commit", "dirty")}
+    spec = None if subject == "revdeq" else importlib.util.find_spec(subject.partition(":")[0])
+    source = b"" if spec is None or spec.origin is None else Path(spec.origin).read_bytes()
+    text = json.dumps(depends, sort_keys=True, default=str) + subject
+    return hashlib.sha256(text.encode() + source).hexdigest()
+
+
+def _finished(path: Path, shell: _Shell, key: str, device: str) -> Results | None:
+    """Results of the same sources, subject, profile and devices, if they are there whole."""
+    if not path.is_file():
+        return None
+    try:
+        found = read_results(path)
+    except ResultsError:
+        # Not ours to read: it is replaced once this run is finished, not before.
+        return None
+    same = found.profile == shell.profile and found.subject == shell.subject and found.complete
+    devices = {row.device for row in found.measurements}
+    if same and _key(found.environment, found.subject) == key and devices == set(_devices(device)):
+        return found
+    return None
+
+
+def _part_name(task: Task, key: str) -> str:
+    return hashlib.sha256(f"{task!r} {key}".encode()).hexdigest()[:32] + ".json"
+
+
+def _read_part(path: Path) -> Part | None:
+    if not path.is_file():
+        return None
+    try:
+        found = read_results(path)
+    except ResultsError:
+        # Written in one piece, so this is not ours or was damaged since: measure it again.
+        return None
+    return Part(found.measurements, found.curves, found.selftest)
+
+
+def _forget(planned: Sequence[Task], key: str, folder: Path) -> None:
+    """Remove the partial results of a finished run, and their folder if nothing else is in it."""
+    for task in planned:
+        (folder / _part_name(task, key)).unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
