@@ -120,7 +120,7 @@ class MonotoneDEQ(DEQ):
         adjoint: how to differentiate; None for `ImplicitAdjoint(solver=GMRES())`, since the cell need not contract.
         max_steps: the greatest number of steps, an int >= 0.
         rtol: relative tolerance, dimensionless; 1e-5 leaves float32, with its relative precision of 6e-8, room for the
-            conditioning of I - W.
+            conditioning of I - W; 16-bit dtypes need a looser one.
         atol: absolute tolerance in the unit of z.
         throw: whether a failed solve raises `SolveError`.
         device: where the parameters live.

@@ -1,5 +1,7 @@
 """The linear equation of the implicit gradient: every solver gives the same answer or says that it has none."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -66,7 +68,11 @@ def test_every_linear_solver_gives_the_same_implicit_gradient(linear):
 def reflecting(x):
     """Return a map with df/dz = -3 I: not a contraction, I - K = 4 I regular."""
     scale = torch.tensor(3.0, dtype=x.dtype, requires_grad=True)
-    return scale, lambda z, a: a - scale * z
+
+    def function(z: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        return a - scale * z
+
+    return scale, function
 
 
 @pytest.mark.parametrize("linear", [Anderson(), Broyden(), GMRES()], ids=repr)
@@ -107,7 +113,7 @@ def test_the_plain_iteration_refuses_a_function_that_does_not_contract(linear):
         found.z1.sum().backward()
 
 
-def iterated(matrix, b, solver, max_steps=50, rtol=1e-12):
+def iterated(matrix: Any, b: Any, solver: GMRES, max_steps: int = 50, rtol: float = 1e-12):
     return iterate(lambda v: (v[0] @ matrix.T + b,), solver, (torch.zeros_like(b),), Stopping(max_steps, rtol, 0.0))
 
 

@@ -1,5 +1,7 @@
 """Checkpoints: what is evaluated again, what is stored, and what the repetition leaves untouched."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -144,7 +146,7 @@ def test_second_derivatives_are_those_of_the_unrolled_steps(problem):
 
 def test_backward_runs_twice_where_the_graph_is_kept(problem):
     z0, weight, x = problem
-    found = solve(
+    found: Any = solve(
         lambda z, a: torch.tanh(z @ weight + a),
         z0,
         x,

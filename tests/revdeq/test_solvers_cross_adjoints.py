@@ -1,5 +1,7 @@
 """Every solver with every adjoint: the gradient that the pair promises, or a refusal in words."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -45,7 +47,7 @@ def gradients(solver, adjoint, *, converged):
     cell = Monotone(6, 4, margin=0.5, dtype=torch.float64)
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     z0 = torch.rand(3, 6, dtype=torch.float64, requires_grad=True)
-    tolerances = {"max_steps": 400, "rtol": 1e-10, "atol": 0.0} if converged else {"max_steps": 5}
+    tolerances: dict[str, Any] = {"max_steps": 400, "rtol": 1e-10, "atol": 0.0} if converged else {"max_steps": 5}
     found = solve(cell, z0, x, solver=solver, adjoint=adjoint, **tolerances)
     weights = torch.linspace(-1.0, 2.0, 18, dtype=torch.float64).reshape(3, 6)
     return torch.autograd.grad((found.z1 * weights).sum(), (x, *cell.parameters(), z0), allow_unused=True)
