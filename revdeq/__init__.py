@@ -1,6 +1,6 @@
 """Reversible deep equilibrium models: solvers and adjoints for fixed points in PyTorch."""
 
-from revdeq import nn as nn
+from revdeq import nn as nn, rates as rates
 from revdeq.adjoint import (
     Adjoint as Adjoint,
     CheckpointedAdjoint as CheckpointedAdjoint,
@@ -10,6 +10,18 @@ from revdeq.adjoint import (
     UnrolledAdjoint as UnrolledAdjoint,
 )
 from revdeq.arithmetic import Bitwise as Bitwise, Floating as Floating
+from revdeq.averaging import Averaged as Averaged
+from revdeq.estimate import (
+    AutomaticBeta as AutomaticBeta,
+    EstimateError as EstimateError,
+    automatic_beta as automatic_beta,
+)
+from revdeq.plan import Plan as Plan, PlanError as PlanError, plan as plan
+from revdeq.schedule import (
+    Schedule as Schedule,
+    chebyshev_schedule as chebyshev_schedule,
+    constant_schedule as constant_schedule,
+)
 from revdeq.solution import (
     GradientError as GradientError,
     Health as Health,
