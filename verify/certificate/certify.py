@@ -90,8 +90,8 @@ class _Run:
         traced: Traced = self._timed("recording the function", lambda: trace(source.function, source.z0, source.args))
         check_covered(traced.forward)
         check_covered(traced.vjp)
-        cotangents = _cotangents(traced, settings)
-        flat = (_joined(traced, cotangents[0]), _joined(traced, cotangents[1]))
+        cotangents = cotangents_of(traced, settings)
+        flat = (joined(traced, cotangents[0]), joined(traced, cotangents[1]))
         size = sum(int(np.prod(traced.values[name].shape)) for name in traced.state)
         if size > settings.max_components:
             return self._direction_only(source, traced, cotangents, flat, size)
@@ -341,9 +341,14 @@ def _looser(settings: Settings) -> Settings:
     return replace(settings, digits=min(settings.digits, 20))
 
 
-def _cotangents(
+def cotangents_of(
     traced: Traced, settings: Settings
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+    """dL/dz_N and dL/dy_N by state leaf: those of the settings, else seeded multiples of 1/8, and zero.
+
+    Raises:
+        ValueError: the settings' do not look like z0.
+    """
     generator = np.random.default_rng(20260119)
     shapes = {name: tuple(traced.values[name].shape) for name in traced.state}
     drawn = {name: generator.integers(1, 9, shape) / 8.0 for name, shape in shapes.items()}
@@ -362,7 +367,8 @@ def _cotangents(
     return of_z, of_y
 
 
-def _joined(traced: Traced, leaves: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+def joined(traced: Traced, leaves: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Leaves of the state as one flat vector."""
     return np.concatenate([leaves[name].ravel() for name in traced.state])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import numpy as np
 from verify.reference.arithmetic import Arithmetic, Array, Undecided
 from verify.reference.graph import operations as _operations
 from verify.reference.graph.errors import UnsupportedOperationError
-from verify.reference.graph.graph import Exact, Graph, Node, TensorType, references, substituted
+from verify.reference.graph.graph import Exact, Graph, Node, Ref, TensorType, references, substituted
 from verify.reference.graph.operations.numbers import exact_number
-from verify.reference.graph.registry import is_covered, rule_for
+from verify.reference.graph.operations.shape import is_identity
+from verify.reference.graph.registry import Rule, is_covered, rule_for
 
 
 class ShapeError(RuntimeError):
@@ -29,6 +31,19 @@ def check_covered(graph: Graph) -> None:
     missing = [node for node in graph.nodes if node.operation != "getitem" and not is_covered(node.operation)]
     for node in sorted(missing, key=lambda node: not node.location):
         raise UnsupportedOperationError(node.operation, node.location)
+
+
+@dataclass
+class _Step:
+    """One node made ready: its rule, its arguments with the exact numbers in them, what it reads, what dies with it."""
+
+    number: int
+    node: Node
+    rule: Rule | None
+    arguments: list[Any]
+    options: dict[str, Any]
+    reads: list[int]
+    drops: list[int] = field(default_factory=list[int])
 
 
 class Program:
@@ -57,22 +72,40 @@ class Program:
             raise KeyError(f"the graph has no input {unknown[0]!r}; it has {', '.join(names)}")
         self.free = tuple(name for name in names if name not in fixed)
         self._start: dict[int, Any] = {}
+        self._inputs: dict[str, tuple[int, TensorType]] = {}
         for number, entry in enumerate(graph.inputs):
             if entry.name in fixed:
                 self._start[number] = _frozen(self._entered(fixed[entry.name], entry.type, entry.name))
+            else:
+                self._inputs[entry.name] = (number, entry.type)
         for number, constant in enumerate(graph.constants, len(graph.inputs)):
             self._start[number] = _frozen(self._entered(constant.values, constant.type, constant.name))
-        self._steps: list[tuple[int, Node]] = []
+        same = {number: number for number in range(graph.first_node)}
+        self._steps: list[_Step] = []
         for number, node in enumerate(graph.nodes, graph.first_node):
-            if all(ref.value in self._start for ref in references(node)):
-                self._start[number] = _frozen(self._evaluate(node, self._start))
+            if is_identity(node.operation):
+                same[number] = same[next(references(node)).value]
+                continue
+            same[number] = number
+            step = self._step(number, node, same)
+            if all(place in self._start for place in step.reads):
+                self._start[number] = _frozen(self._evaluate(step, self._start))
             else:
-                self._steps.append((number, node))
-        self._last_use: dict[int, int] = {}
-        for position, (_, node) in enumerate(self._steps):
-            self._last_use.update({ref.value: position for ref in references(node)})
-        for ref in graph.outputs:
-            self._last_use.pop(ref.value, None)
+                self._steps.append(step)
+        self._results = {name: same[ref.value] for name, ref in zip(graph.output_names, graph.outputs, strict=True)}
+        kept = set(self._results.values())
+        for step in reversed(self._steps):
+            # A value is dropped after the last step that reads it.
+            step.drops = [place for place in set(step.reads) if place not in kept and place not in self._start]
+            kept.update(step.reads)
+
+    def _step(self, number: int, node: Node, same: Mapping[int, int]) -> _Step:
+        refs = {old: Ref(new) for old, new in same.items()}
+        arguments = [self._exact(substituted(item, refs)) for item in node.arguments]
+        options = {key: self._exact(substituted(item, refs)) for key, item in node.options.items()}
+        reads = [same[ref.value] for ref in references(node)]
+        rule = None if node.operation == "getitem" else rule_for(node.operation, node.location)
+        return _Step(number, node, rule, arguments, options, reads)
 
     def _entered(self, values: Any, kind: TensorType, name: str) -> Any:
         array = np.asarray(values)
@@ -99,31 +132,31 @@ class Program:
         if set(inputs) != set(self.free):
             raise KeyError(f"the free inputs are {', '.join(self.free)}; given were {', '.join(inputs) or 'none'}")
         values = dict(self._start)
-        for number, entry in enumerate(self.graph.inputs):
-            if entry.name in inputs:
-                values[number] = self._entered(inputs[entry.name], entry.type, entry.name)
-        for position, (number, node) in enumerate(self._steps):
-            values[number] = self._evaluate(node, values)
-            for ref in references(node):
-                if self._last_use.get(ref.value) == position and ref.value not in self._start:
-                    values.pop(ref.value, None)
-        results = zip(self.graph.output_names, self.graph.outputs, strict=True)
-        return {name: values[ref.value] for name, ref in results}
+        for name, (number, kind) in self._inputs.items():
+            values[number] = self._entered(inputs[name], kind, name)
+        for step in self._steps:
+            values[step.number] = self._evaluate(step, values)
+            for place in step.drops:
+                del values[place]
+        return {name: values[number] for name, number in self._results.items()}
 
-    def _evaluate(self, node: Node, values: Mapping[int, Any]) -> Any:
-        arguments = [self._exact(substituted(item, values)) for item in node.arguments]
-        if node.operation == "getitem":
+    def _evaluate(self, step: _Step, values: Mapping[int, Any]) -> Any:
+        arguments = [
+            values[item.value] if type(item) is Ref else substituted(item, values) if type(item) is list else item
+            for item in step.arguments
+        ]
+        if step.rule is None:
             item = arguments[0][arguments[1]]
             if isinstance(item, Undecided):
                 raise item
             return item
-        options = {key: self._exact(substituted(item, values)) for key, item in node.options.items()}
-        result = rule_for(node.operation, node.location)(self.ops, *arguments, **options)
+        options = step.options and {key: substituted(item, values) for key, item in step.options.items()}
+        result = step.rule(self.ops, *arguments, **options)
         outputs = result if isinstance(result, tuple) else (result,)
-        for output, kind in zip(outputs, node.outputs, strict=False):
-            if kind is not None and output is not None and np.shape(output) != kind.shape:
+        for output, kind in zip(outputs, step.node.outputs, strict=False):
+            if isinstance(output, np.ndarray) and kind is not None and output.shape != kind.shape:
                 raise ShapeError(
-                    f"the rule of {node.operation} gave shape {np.shape(output)} where torch recorded {kind.shape}; "
+                    f"the rule of {step.node.operation} gave shape {output.shape} where torch recorded {kind.shape}; "
                     "correct the registered rule"
                 )
         return result

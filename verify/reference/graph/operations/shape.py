@@ -8,10 +8,10 @@ import numpy as np
 
 from verify.reference.arithmetic import Arithmetic, Array
 from verify.reference.graph.operations.numbers import constant, is_exact, real
-from verify.reference.graph.registry import register
+from verify.reference.graph.registry import register, rule_for
 
 
-@register(
+_IDENTITIES = (
     "aten.clone.default",
     "aten.alias.default",
     "aten.alias_copy.default",
@@ -21,6 +21,14 @@ from verify.reference.graph.registry import register
     "aten.lift_fresh_copy.default",
     "aten.lift_fresh.default",
 )
+
+
+def is_identity(operation: str) -> bool:
+    """Whether an operation's rule here returns its first argument as it is."""
+    return operation in _IDENTITIES and rule_for(operation) is identity
+
+
+@register(*_IDENTITIES)
 def identity(ops: Arithmetic, x: Array) -> Array:
     """`x` itself"""
     del ops
