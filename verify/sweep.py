@@ -12,6 +12,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -46,6 +47,7 @@ Progress = Callable[[int, int, str], None]
 DEVICES = ("cpu", "cuda", "all")
 RESULTS = "results.json"
 PARTIAL = "partial"
+_PART_NAME = re.compile(r"[0-9a-f]{32}\.json")
 
 
 class SweepError(RuntimeError):
@@ -100,7 +102,7 @@ def run(
         ValueError: if the profile, the device or the case is unknown.
         verify.subject.SubjectError: if the subject cannot be loaded.
         verify.result.ResultsError: if the folder cannot be written.
-        SweepError: if the device is not there or a worker died; what was finished is kept.
+        SweepError: if the device is not there, or a task raised or its worker died; what was finished is kept.
     """
     _validate(profile, device)
     load_subject(subject)
@@ -128,7 +130,7 @@ def run(
         not_measured=(*missing, *left_out(profile)),
     )
     write_results(results, out / RESULTS)
-    _forget(planned, key, out / PARTIAL)
+    _forget(out / PARTIAL)
     return results
 
 
@@ -227,28 +229,39 @@ def _run_tasks(
     own = executor is None
     pool = _process_pool(len(waiting)) if executor is None else executor
     futures: dict[Future[Part], Task] = {}
+    failures: list[tuple[Task, BaseException]] = []
     try:
         if progress is not None and parts:
             progress(len(parts), len(planned), "taken up from an interrupted run")
         futures = {pool.submit(measure_task, task, shell.subject): task for task in waiting}
         for future in concurrent.futures.as_completed(futures):
             task = futures[future]
+            error = future.exception()
+            if error is not None:
+                # The parts that did finish are still written: a broken pool fails all of its waiting tasks at once.
+                failures.append((task, error))
+                continue
             part = future.result()
             parts[task] = part
-            partial = shell.results([part], complete=False, not_measured=())
-            write_results(partial, folder / _part_name(task, key))
+            write_results(shell.results([part], complete=False, not_measured=()), folder / _part_name(task, key))
             if progress is not None:
                 progress(len(parts), len(planned), task.name)
-    except (concurrent.futures.BrokenExecutor, OSError) as error:
+    except concurrent.futures.BrokenExecutor as error:
         raise SweepError(
-            f"a worker died ({error or type(error).__name__}) with {len(parts)} of {len(planned)} tasks finished: "
-            "run the same command again to go on from there."
+            f"the workers died ({error}) with {len(parts)} of {len(planned)} tasks finished: run the same command again "
+            "to go on from there."
         ) from error
     finally:
         for future in futures:
             future.cancel()
         if own:
             pool.shutdown(wait=True, cancel_futures=True)
+    if failures:
+        task, error = failures[0]
+        raise SweepError(
+            f"{task.name} was not measured ({type(error).__name__}: {error}), and {len(parts)} of {len(planned)} tasks "
+            "are finished: run the same command again to go on from there."
+        ) from error
     return parts
 
 
@@ -329,11 +342,14 @@ def _read_part(path: Path) -> Part | None:
     return Part(found.measurements, found.curves, found.selftest)
 
 
-def _forget(planned: Sequence[Task], key: str, folder: Path) -> None:
-    """Remove the partial results of a finished run, and their folder if nothing else is in it."""
-    for task in planned:
-        (folder / _part_name(task, key)).unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
+def _forget(folder: Path) -> None:
+    """Remove the parts of this and of earlier, abandoned runs, and their folder if nothing else is in it."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if _PART_NAME.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
         folder.rmdir()
 
 
