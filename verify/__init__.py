@@ -1,1 +1,25 @@
-"""The harness: measures equilibrium solvers against references, and judges the measurements."""
+"""The harness: measures equilibrium solvers against references, and judges the measurements.
+
+What stands here reads and judges results, and imports no torch, since the references must not either; what measures is
+in `verify.sweep`, `verify.checks` and `verify.subject`.
+"""
+
+from verify.criteria import CRITERIA as CRITERIA, Criterion as Criterion
+from verify.gate import Finding as Finding, Judgement as Judgement, judge as judge
+from verify.ledger import (
+    Ledger as Ledger,
+    LedgerError as LedgerError,
+    read_ledger as read_ledger,
+    record as record,
+    write_ledger as write_ledger,
+)
+from verify.result import (
+    Curve as Curve,
+    FaultRecord as FaultRecord,
+    Measurement as Measurement,
+    NotMeasured as NotMeasured,
+    Results as Results,
+    ResultsError as ResultsError,
+    read_results as read_results,
+    write_results as write_results,
+)

@@ -15,6 +15,7 @@ from statistics import median
 from typing import Literal
 
 from verify.criteria import CRITERIA, EFFECTIVE_SHARE, LOGIC_POWER, REFERENCE_SHARE, Criterion, holds
+from verify.ledger import Ledger
 from verify.result import Measurement, Results
 
 
@@ -81,15 +82,19 @@ class Judgement:
         return tuple(finding for finding in self.findings if finding.passed is False)
 
 
-def judge(results: Results, criteria: Mapping[str, Criterion] = CRITERIA) -> Judgement:
+def judge(results: Results, criteria: Mapping[str, Criterion] = CRITERIA, ledger: Ledger | None = None) -> Judgement:
     """Judge a run.
 
     Args:
         results: what the run measured.
         criteria: the table to judge by.
+        ledger: what earlier runs showed; None where the run stands for itself.
 
     Returns:
         The verdict: "holds" only if every row with power passes and the run is whole.
+
+    Raises:
+        verify.ledger.LedgerError: if the ledger was recorded from this very run.
     """
     rows = [judge_row(row, criteria) for row in results.measurements]
     run = [
@@ -99,6 +104,7 @@ def judge(results: Results, criteria: Mapping[str, Criterion] = CRITERIA) -> Jud
         *_judge_leaves(results),
         *judge_spread(results.measurements, criteria),
         *_judge_selftest(results, criteria),
+        *_judge_ledger(results, ledger),
     ]
     findings = (*rows, *run)
     selftest = results.selftest or ()
@@ -246,6 +252,11 @@ def _judge_selftest(results: Results, criteria: Mapping[str, Criterion]) -> Iter
     for check in criteria:
         if kills[check] == 0:
             yield _about_run("selftest", "every check kills a fault", f"{check} killed none: it may be unable to fail")
+
+
+def _judge_ledger(results: Results, ledger: Ledger | None) -> Iterator[Finding]:
+    for case, why in [] if ledger is None else ledger.worse(results):
+        yield _about_run("ledger", "no case worse than recorded", f"{case} {why}".strip())
 
 
 def _finding(row: Measurement, criterion: Criterion | None, passed: bool | None, allowed: str, why: str) -> Finding:
