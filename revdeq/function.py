@@ -121,8 +121,7 @@ class Function:
                 "and return the next z, so give a function or an nn.Module."
             )
         leaves, self.structure = flatten(z0)
-        self.names = leaf_names(z0, "z0")
-        _check_start(leaves, self.names)
+        _check_start(leaves, z0)
         self.function = function
         self.z0: Leaves = tuple(leaves)
         self.args = args
@@ -266,37 +265,42 @@ class Function:
         else:
             with mode:
                 value = self.function(tree, args)
-        for x, before, name in zip(z, versions, self.names, strict=True):
+        for i, (x, before) in enumerate(zip(z, versions, strict=True)):
             if version(x) != before:
                 raise ValueError(
-                    f"function changed its input z in place (leaf {name}); it must leave z as it is, "
+                    f"function changed its input z in place (leaf {self._name(i)}); it must leave z as it is, "
                     "so use the out-of-place form of the operation."
                 )
         return self._checked(value)
 
+    def _name(self, index: int) -> str:
+        return leaf_names(unflatten(self.z0, self.structure), "z0")[index]
+
     def _checked(self, value: Tree) -> Leaves:
         leaves, structure = flatten(value)
-        if structure != self.structure:
+        if structure is not self.structure and structure != self.structure:
             raise TypeError(
                 f"function returned {_describe(value)}; it must return the structure of z0, "
                 f"{_describe(unflatten(self.z0, self.structure))}."
             )
-        for leaf, start, name in zip(leaves, self.z0, self.names, strict=True):
+        for i, (leaf, start) in enumerate(zip(leaves, self.z0, strict=True)):
             if not isinstance(leaf, torch.Tensor):
-                raise TypeError(f"function returned a {type(leaf).__name__} for leaf {name}; it must return a tensor.")
+                raise TypeError(
+                    f"function returned a {type(leaf).__name__} for leaf {self._name(i)}; it must return a tensor."
+                )
             if leaf.shape != start.shape:
                 raise ValueError(
-                    f"function returned shape {tuple(leaf.shape)} for leaf {name}; it must return the shape of z0, "
-                    f"{tuple(start.shape)}."
+                    f"function returned shape {tuple(leaf.shape)} for leaf {self._name(i)}; it must return the shape "
+                    f"of z0, {tuple(start.shape)}."
                 )
             if leaf.device != start.device:
                 raise ValueError(
-                    f"function returned a tensor on {leaf.device} for leaf {name}; it must stay on the device of z0, "
-                    f"{start.device}."
+                    f"function returned a tensor on {leaf.device} for leaf {self._name(i)}; it must stay on the device "
+                    f"of z0, {start.device}."
                 )
             if leaf.dtype != start.dtype and not (self._flags.autocasting and leaf.dtype.is_floating_point):
                 raise TypeError(
-                    f"function returned dtype {leaf.dtype} for leaf {name}; it must return the dtype of z0, "
+                    f"function returned dtype {leaf.dtype} for leaf {self._name(i)}; it must return the dtype of z0, "
                     f"{start.dtype}: cast z0 or the parameters, and let state_dtype widen the states."
                 )
         return tuple(leaves)
@@ -396,22 +400,24 @@ def _without_autocast_cache(autocasting: bool) -> Generator[None]:
         torch.set_autocast_cache_enabled(before)
 
 
-def _check_start(leaves: Sequence[Any], names: Sequence[str]) -> None:
+def _check_start(leaves: Sequence[Any], z0: Tree) -> None:
     if not leaves:
         raise ValueError("z0 has no tensor in it; it must be a tensor or a pytree with at least one tensor.")
-    for leaf, name in zip(leaves, names, strict=True):
+    for i, leaf in enumerate(leaves):
         if not isinstance(leaf, torch.Tensor):
             raise TypeError(
-                f"{name} is a {type(leaf).__name__}; every leaf of z0 must be a tensor of a real floating dtype."
+                f"{leaf_names(z0, 'z0')[i]} is a {type(leaf).__name__}; every leaf of z0 must be a tensor of a real "
+                "floating dtype."
             )
         if not leaf.dtype.is_floating_point:
             raise TypeError(
-                f"{name} has dtype {leaf.dtype}; a state must have a real floating dtype, so convert it, "
-                "for example with .float()."
+                f"{leaf_names(z0, 'z0')[i]} has dtype {leaf.dtype}; a state must have a real floating dtype, so "
+                "convert it, for example with .float()."
             )
         if leaf.layout != torch.strided:
             raise TypeError(
-                f"{name} has layout {leaf.layout}; a state must be dense, so convert it with .to_dense() or pad it."
+                f"{leaf_names(z0, 'z0')[i]} has layout {leaf.layout}; a state must be dense, so convert it with "
+                ".to_dense() or pad it."
             )
     devices = {leaf.device for leaf in leaves}
     if len(devices) > 1:

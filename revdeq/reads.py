@@ -59,22 +59,29 @@ class ReadsSeen(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        entering = list(_tensors((args, kwargs)))
-        for tensor in entering:
-            # The id of a tensor made inside can be taken over only by another one made inside: what was made outside
-            # stays alive throughout.
-            if id(tensor) not in self._inside and id(tensor) not in self._seen:
-                self._seen[id(tensor)] = weakref.ref(tensor)
-                self._versions[id(tensor)] = version(tensor)
-        for value in (*args, *kwargs.values()):
-            if type(value) is torch.Generator and id(value) not in self.generators:
+        given = (*args, *kwargs.values()) if kwargs else args
+        for value in given:
+            if isinstance(value, torch.Tensor):
+                self._enter(value)
+            elif type(value) in (tuple, list, dict):
+                for tensor in _tensors(value):
+                    self._enter(tensor)
+            elif type(value) is torch.Generator and id(value) not in self.generators:
                 self.generators[id(value)] = (value, value.get_state())
         if func in _UPDATES_STATISTICS:
-            self._statistics.update(id(t) for t in entering if not t.requires_grad)
-        result = func(*args, **kwargs)
-        self._inside.update(id(t) for t in _tensors(result) if id(t) not in self._seen)
+            self._statistics.update(id(t) for t in _tensors(given) if not t.requires_grad)
+        result = func(*args, **(kwargs or {}))
+        for tensor in (result,) if isinstance(result, torch.Tensor) else _tensors(result):
+            if id(tensor) not in self._seen:
+                self._inside.add(id(tensor))
         return result
+
+    def _enter(self, tensor: torch.Tensor) -> None:
+        # The id of a tensor made inside can be taken over only by another one made inside: what was made outside stays
+        # alive throughout.
+        if id(tensor) not in self._inside and id(tensor) not in self._seen:
+            self._seen[id(tensor)] = weakref.ref(tensor)
+            self._versions[id(tensor)] = version(tensor)
 
     def trainable(self) -> list[torch.Tensor]:
         """Return the tensors that require grad, in the order in which they were read."""

@@ -16,14 +16,18 @@ Leaves: TypeAlias = tuple[torch.Tensor, ...]
 Structure: TypeAlias = _pytree.TreeSpec
 
 
+# A state is nearly always one tensor: then none of the machinery for trees is needed, at every evaluation.
+_ONE_LEAF: Structure = _pytree.tree_flatten(torch.empty(0))[1]
+
+
 def flatten(tree: Tree) -> tuple[list[Any], Structure]:
     """Return the leaves of `tree`, tensors or not, and the structure that puts them back."""
-    return _pytree.tree_flatten(tree)
+    return ([tree], _ONE_LEAF) if isinstance(tree, torch.Tensor) else _pytree.tree_flatten(tree)
 
 
 def unflatten(leaves: Sequence[Any], structure: Structure) -> Tree:
     """Return the tree of the given structure with the given leaves."""
-    return _pytree.tree_unflatten(list(leaves), structure)
+    return leaves[0] if structure is _ONE_LEAF else _pytree.tree_unflatten(list(leaves), structure)
 
 
 def leaf_names(tree: Tree, root: str) -> list[str]:
