@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from verify.certificate.answers import Answer, Finding
 from verify.certificate.linear_algebra import exact_matrix, identity, matrix
-from verify.certificate.state_map import StateMap, all_finite, box, greatest_radius, greatest_size, midpoints
+from verify.certificate.state_map import StateMap, all_finite, as_radius, box, greatest_radius, greatest_size, midpoints
 from verify.reference.arithmetic import Array, Undecided
 from verify.reference.arithmetic.balls import filled
 from verify.reference.arithmetic.precision import flint_precision
@@ -84,7 +84,7 @@ def enclose_fixed_point(function: StateMap, start: NDArray[np.float64]) -> tuple
     center, step = _refined(function, center, preconditioners)
     with flint_precision(bits):
         rounding = greatest_size(center).max(arb(1)) * arb(2) ** (8 - bits)
-        radius = (8 * step + rounding).upper()
+        radius = as_radius((8 * step + rounding).upper())
     for _ in range(INFLATIONS):
         try:
             region = box(center, radius)
@@ -101,7 +101,7 @@ def enclose_fixed_point(function: StateMap, start: NDArray[np.float64]) -> tuple
             sentence = f"one and only one fixed point within {float(radius):.1e} of the center, enclosed"
             return Enclosure(center, radius, inverses, image, derivative, samples, bits), sentence
         with flint_precision(bits):
-            radius = (16 * radius).upper()
+            radius = as_radius((16 * radius).upper())
     return None, f"Krawczyk's operator does not map the box into itself at {bits} bits"
 
 

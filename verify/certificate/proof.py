@@ -148,6 +148,13 @@ def fixed_point_proof(
             "constant": claimed_constant(near).str(12),
             "vectors": [{"left": _hex(bound.left), "right": _hex(bound.right)} for bound in near.bounds],
         }
+    if near.at_fixed_point[0] >= 1:
+        worst = max(range(len(near.bounds)), key=lambda sample: float(near.bounds[sample].lower))
+        proof["expansion"] = {
+            "sample": worst,
+            "vector": _hex(near.bounds[worst].right[:, 0]),
+            "lower": ((1 - arb(2) ** -20) * near.at_fixed_point[0]).lower().str(12),
+        }
     if implicit is not None:
         proof["implicit"] = {
             "tape": tapes.record("pullback", enclosure.solution, weights),

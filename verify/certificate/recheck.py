@@ -260,7 +260,8 @@ def check_fixed_point(machine: Machine, proof: dict[str, Any]) -> tuple[list[arb
     """Krawczyk's operator maps the box into its interior and the claimed balls; returns the solution and K."""
     tape = proof["tapes"]
     center = [number(text) for text in proof["center"]]
-    radius, samples = number(proof["radius"]), proof["samples"]
+    # What the radius of a ball can hold, so that the box below has exactly this radius.
+    radius, samples = arb(0, number(proof["radius"])).rad(), proof["samples"]
     region = [arb(point, radius) for point in center]
     derivative = jacobian(machine, tape["pullback_of_state"], region, samples)
     image = machine(tape["f"], z=center)["z0"]
@@ -301,6 +302,15 @@ def check_contraction(machine: Machine, fixed_point: dict[str, Any], proof: dict
         bound = (inf_norm(b) * inf_norm(b.transpose()) / defect).sqrt()
         if not bound <= arb(proof["constant"]).upper():
             raise Failed(f"the norm of df/dz is bounded by {bound}, not by the claimed {proof['constant']}")
+
+
+def check_expansion(k: list[arb_mat], proof: dict[str, Any]) -> None:
+    """||K v|| / ||v|| is at least the claimed number, for every K over the box of the fixed point."""
+    vector = floats(proof["vector"])
+    image = (k[proof["sample"]] * arb_mat(len(vector), 1, vector)).entries()
+    ratio = (sum((x * x for x in image), arb(0)) / sum((x * x for x in vector), arb(0))).sqrt()
+    if not ratio >= arb(proof["lower"]).lower():
+        raise Failed(f"the norm of df/dz is at least {ratio}, not the claimed {proof['lower']}")
 
 
 def check_implicit(machine: Machine, z: list[arb], k: list[arb_mat], proof: dict[str, Any]) -> None:
@@ -377,6 +387,9 @@ def recheck(certificate: dict[str, Any]) -> list[str]:
                 if "contraction" in proof:
                     check_contraction(machine, proof["fixed_point"], proof["contraction"])
                     lines.append(f"contraction: constant at most {proof['contraction']['constant']}")
+                if "expansion" in proof:
+                    check_expansion(k, proof["expansion"])
+                    lines.append(f"no contraction: the norm of df/dz is at least {proof['expansion']['lower']}")
                 if "implicit" in proof:
                     check_implicit(machine, z, k, proof["implicit"])
                     lines.append(f"implicit gradient: {len(proof['implicit']['gradient'])} leaves enclosed")

@@ -86,7 +86,7 @@ def fixed_point_stage(
         cotangent: c of <c, z*>, flat.
         with_contraction: whether to bound the contraction constant, too.
     """
-    function = StateMap(traced, settings.first_bits)
+    function = StateMap(traced, settings.first_bits, settings.progress)
     width = function.size // max(1, _batch(traced))
     if width > settings.max_width:
         sentence = (
@@ -101,7 +101,8 @@ def fixed_point_stage(
     reason = ""
     enclosure: Enclosure | None = None
     for bits in precisions(settings.first_bits, settings.max_bits):
-        function = StateMap(traced, bits) if bits != function.ops.bits else function
+        if bits != function.ops.bits:
+            function = StateMap(traced, bits, settings.progress)
         enclosure, reason = enclose_fixed_point(function, start)
         if enclosure is None:
             if "kink" in reason or "singular" in reason:

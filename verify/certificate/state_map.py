@@ -9,7 +9,7 @@ import numpy as np
 from flint import arb
 from numpy.typing import NDArray
 
-from verify.reference.arithmetic import Array
+from verify.reference.arithmetic import Array, Undecided
 from verify.reference.arithmetic.balls import Balls, filled
 from verify.reference.graph import Program, Traced
 
@@ -20,14 +20,16 @@ class StateMap:
     Args:
         traced: the recorded function.
         bits: working precision of the balls.
+        progress: called with a few words now and then while a Jacobian is made.
 
     Attributes:
         ops: the ball arithmetic.
         size: number of components of the state.
     """
 
-    def __init__(self, traced: Traced, bits: int) -> None:
+    def __init__(self, traced: Traced, bits: int, progress: Callable[[str], None] | None = None) -> None:
         self.traced = traced
+        self._progress = progress
         self.ops = Balls(bits)
         arrays = traced.arrays()
         real = {entry.name for entry in traced.forward.inputs if entry.type.is_real}
@@ -102,7 +104,7 @@ class StateMap:
         return batch
 
     def jacobian(self, z: Array, samples: int) -> Array:
-        """df/dz at a point or over a box, by blocks.
+        """df/dz at a point or over a box, by blocks whose independence is proved there.
 
         Args:
             z: flat, shape (n,).
@@ -110,11 +112,18 @@ class StateMap:
 
         Returns:
             Balls of shape (samples, n / samples, n / samples), [b, i, j] = df_i / dz_j in block b.
+
+        Raises:
+            Undecided: a comparison is, or the samples cannot be shown to be independent on this box.
         """
+        if samples > 1 and self.independent_samples(z) != samples:
+            raise Undecided("the samples act on each other somewhere in the box; take one sample at a time")
         width = self.size // samples
         rows: list[Array] = []
         pullback = self.pullback_at(z)
         for row in range(width):
+            if self._progress is not None and row and row % 64 == 0:
+                self._progress(f"proving the fixed point: row {row} of {width} of df/dz at {self.ops.bits} bits")
             seeds = np.zeros((samples, width))
             seeds[:, row] = 1.0
             rows.append(pullback(self.ops.convert(seeds.ravel())).reshape(samples, width))
@@ -124,6 +133,11 @@ class StateMap:
 def box(center: NDArray[np.object_], radius: arb) -> Array:
     """Balls of one radius round exact midpoints; a separate object for each component."""
     return filled([arb(point, radius) for point in center.tolist()], center.shape)
+
+
+def as_radius(size: arb) -> arb:
+    """The size rounded up to what the radius of a ball can hold, so that `box` has exactly this radius."""
+    return arb(0, size).rad()
 
 
 def midpoints(balls: Array) -> Array:

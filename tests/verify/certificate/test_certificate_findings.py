@@ -175,6 +175,19 @@ def test_samples_that_see_each_other_are_certified_as_one_block() -> None:
     assert certify(batched(), **QUICK).proofs[0]["fixed_point"]["samples"] == 6
 
 
+def test_samples_that_couple_only_away_from_the_fixed_point_are_not_split() -> None:
+    # The coupling z_other^2 vanishes with its derivative at z* = 0 and nowhere else.
+    source: Triple = (
+        lambda z, x: 0.3 * z + x * z.flip(0) ** 2,
+        torch.full((2, 2), 0.1, dtype=F64),
+        torch.ones(2, 2, dtype=F64),
+    )
+    found = certify(source, **QUICK)
+    assert (
+        finding(found, "fixed point").answer is not Answer.CERTIFIED or found.proofs[0]["fixed_point"]["samples"] == 1
+    )
+
+
 def test_state_too_wide_keeps_its_n_step_certificate() -> None:
     found = certify(batched(), max_width=2, **QUICK)
     assert "not attempted: 3 components per sample" in finding(found, "fixed point").sentence

@@ -88,6 +88,10 @@ def lower_constant(proofs: Any) -> None:
     proofs[0]["contraction"]["constant"] = "0.5"
 
 
+def raise_expansion(proofs: Any) -> None:
+    proofs[0]["expansion"]["lower"] = "100"
+
+
 def drop_step(proofs: Any) -> None:
     proofs[1]["n_step"]["num_steps"] = 1
 
@@ -146,6 +150,14 @@ def test_forged_certificate_fails(forge: Callable[[Any], None]) -> None:
     recheck(forged)
     forge(forged["proofs"])
     with pytest.raises(Failed):
+        recheck(forged)
+
+
+def test_forged_expansion_fails() -> None:
+    forged = certificate("riccati")
+    assert any(line.startswith("no contraction") for line in recheck(forged))
+    raise_expansion(forged["proofs"])
+    with pytest.raises(Failed, match="at least"):
         recheck(forged)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from verify.reference.arithmetic import Multiprecision
+from verify.reference.arithmetic import Multiprecision, Perturbed
 from verify.reference.arithmetic.balls import Balls
 from verify.reference.arithmetic.complex_balls import ComplexBalls
 from verify.reference.arithmetic.complex_multiprecision import ComplexMultiprecision
@@ -308,6 +308,15 @@ def test_complex_step_gives_the_derivative_of_the_pullback() -> None:
     enclosed = disc.imaginary(evaluate(traced, disc, around))
     total = sum(float(value) * weight for value, weight in zip(enclosed.flat, cotangent.flat, strict=True))
     assert abs(total / h - wanted) < 1e-13 * abs(wanted)
+
+
+def test_perturbed_arithmetic_spreads_by_its_unit_roundoff() -> None:
+    traced = trace(smooth, Z, {"w": torch.eye(3, dtype=F64)})
+    exact = Multiprecision(40).to_float64(evaluate(traced, Multiprecision(40)))
+    perturbed = Perturbed(2.0**-20, 2.0**-20, seed=1)
+    spread = np.max(np.abs(perturbed.to_float64(evaluate(traced, perturbed)) - exact))
+    # some forty results, each off by at most one unit of numbers no greater than 4
+    assert 2.0**-26 < spread < 160 * 2.0**-20
 
 
 def test_program_names_what_it_lacks() -> None:
