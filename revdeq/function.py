@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, cast
 import torch
 
 from revdeq.environment import Flags, RandomState
+from revdeq.narrowing import narrow
 from revdeq.reads import (
     Reach,
     ReadsSeen,
@@ -205,7 +206,7 @@ class Function:
         return unflatten(leaves, self._args_structure)
 
     def _narrow(self, z: Leaves) -> Leaves:
-        return tuple(x.to(start.dtype) for x, start in zip(z, self.z0, strict=True))
+        return tuple(narrow(x, start.dtype) for x, start in zip(z, self.z0, strict=True))
 
     def _random_now(self) -> RandomState:
         assert self._random_before is not None

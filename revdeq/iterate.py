@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from revdeq.narrowing import narrow
 from revdeq.residual import Stopping, per_sample, residual_norm, sample_finite, sample_shape
 from revdeq.schedule import Schedule
 from revdeq.solution import Result
@@ -84,7 +85,7 @@ def _iterate_to_tolerance(f: Evaluate, solver: Solver, z0: Leaves, stopping: Sto
         value = f(solver.estimate(state))
         with torch.no_grad():
             # What f received is the estimate rounded to z0's dtype, which is also what the solve returns.
-            received = tuple(z.to(start.dtype) for z, start in zip(solver.estimate(state), z0, strict=True))
+            received = tuple(narrow(z, start.dtype) for z, start in zip(solver.estimate(state), z0, strict=True))
             now = residual_norm(value, received)
             residual = torch.where(active, now, residual)
             met = active & stopping.converged(value, now)

@@ -10,6 +10,7 @@ from torch._C._functorch import peek_interpreter_stack
 
 from revdeq.function import Function
 from revdeq.iterate import Outcome, iterate
+from revdeq.narrowing import narrow
 from revdeq.residual import Stopping, masked, per_sample
 from revdeq.solution import GradientError, Health, Result
 from revdeq.solver.base import Evaluate, Solver
@@ -51,7 +52,7 @@ class Adjoint(ABC):
 
 def narrowed(leaves: Leaves, f: Function) -> Leaves:
     """Return the leaves in the dtypes of z0."""
-    return tuple(leaf.to(start.dtype) for leaf, start in zip(leaves, f.z0, strict=True))
+    return tuple(narrow(leaf, start.dtype) for leaf, start in zip(leaves, f.z0, strict=True))
 
 
 def final_leaves(leaves: Leaves, outcome: Outcome, f: Function) -> Leaves:
@@ -62,7 +63,10 @@ def final_leaves(leaves: Leaves, outcome: Outcome, f: Function) -> Leaves:
         outcome: how the loop ended.
         f: the user's function.
     """
-    final = tuple(leaf.to(start.dtype, copy=True) for leaf, start in zip(leaves, f.z0, strict=True))
+    # Copies: what a solve returns must not share memory with its states.
+    final = tuple(
+        leaf.clone() if leaf.dtype == s.dtype else narrow(leaf, s.dtype) for leaf, s in zip(leaves, f.z0, strict=True)
+    )
     if outcome.residual is None:
         return final  # a fixed number of steps has no sample that went back to its start
     broken = broken_samples(outcome)

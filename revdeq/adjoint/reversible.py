@@ -25,6 +25,7 @@ from revdeq.adjoint.trust import OnUntrusted, Verdict, bits_needed, measure, ref
 from revdeq.arithmetic.tape import Entry
 from revdeq.function import Function, PartialLeaves, Replay, own_saved_tensors, vjp
 from revdeq.iterate import Outcome, where_active
+from revdeq.narrowing import narrow
 from revdeq.residual import Stopping, joint_norm
 from revdeq.solution import GradientError, Health
 from revdeq.solver.base import Solver
@@ -123,7 +124,7 @@ class _LastValues:
 
     def __call__(self, z: Leaves) -> Leaves:
         if self._as_replayed:
-            local = tuple(leaf.detach().to(s.dtype).requires_grad_() for leaf, s in zip(z, self._f.z0, strict=True))
+            local = tuple(narrow(x.detach(), s.dtype).requires_grad_() for x, s in zip(z, self._f.z0, strict=True))
             with torch.enable_grad(), own_saved_tensors():
                 value = tuple(leaf.detach() for leaf in self._f(local))
         else:
@@ -304,7 +305,7 @@ class _Backward:
                 replay.evaluate, plan.solver, start, self._steps, self._last, segment=None
             )
             states = (*plan.solver.values(final.y), *plan.solver.values(final.z))
-            outputs = tuple(leaf.to(s.dtype) for leaf, s in zip(states, (*start, *start), strict=True))
+            outputs = tuple(narrow(leaf, s.dtype) for leaf, s in zip(states, (*start, *start), strict=True))
             found = vjp(outputs, self._cotangents, (*start, *replay.inputs))
         to_start = tuple(
             torch.zeros_like(s) if g is None else g for g, s in zip(found[: len(start)], start, strict=True)
