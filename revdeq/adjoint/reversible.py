@@ -51,7 +51,7 @@ class ReversibleAdjoint(Adjoint):
     Args:
         min_bits: bits that must be left, >= 0; None for 24, or as many as the significand of z0's dtype has, if that is
             fewer: then reversal adds less than one rounding of f. With states no wider than z0, four bits less than
-            they have.
+            they have. Numbers that overflowed in reverse are never trusted, whatever min_bits says.
         on_untrusted: what to do below `min_bits`: "checkpoint" computes the gradient again from the start state with
             stored segments (right at any depth, at more memory and two to three times the evaluations), "warn" returns
             it with a warning, "raise" raises `GradientError`.

@@ -11,7 +11,8 @@ class UnrolledAdjoint(Adjoint):
     """Autograd through all steps: the gradient of the N-step map, with memory that grows with N.
 
     Works with every solver, under torch.func transforms, and for higher derivatives. It is the plain alternative
-    against which the others are compared.
+    against which the others are compared. As everywhere in autograd, a sample that turned NaN makes the gradients of
+    what the samples share NaN, whether or not the loss depends on it.
     """
 
     def __repr__(self) -> str:
