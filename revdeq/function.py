@@ -242,7 +242,9 @@ class Function:
             value = self._evaluate_first(z, self._with_arg_tensors(local), reads)
         reach = Reach.of(self.function)
         seen = [t for t in reads.trainable() if not made_since(t, since)]
-        seen += reached_leaves(value, (*z, *local), [Substituted.current(t) for t in seen], since)
+        # On CUDA, a gradient taken inside f makes nodes in a thread of the device, which counts for itself.
+        made_here = 0 if self._cuda else since
+        seen += reached_leaves(value, (*z, *local), [Substituted.current(t) for t in seen], made_here)
         ids = {id(t) for t in seen}
         if isinstance(self.function, torch.nn.Module):
             # A later evaluation may read the others: a module decides that by its data.

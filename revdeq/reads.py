@@ -161,7 +161,7 @@ def reached_leaves(
         values: what the evaluation returned.
         inputs: what it was given.
         captured: what it was seen to read.
-        since: `sequence_number()` just before it.
+        since: `sequence_number()` just before it; 0 where nodes of other threads are in the graph, not to judge by it.
 
     Raises:
         GradientError: it reaches a trainable tensor that is not a leaf and that is not among those.
