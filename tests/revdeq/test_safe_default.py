@@ -111,9 +111,9 @@ def test_the_default_gradient_is_as_right_as_the_unrolled_one_over_the_grid(cell
 
 def test_without_the_default_check_the_grid_has_wrong_gradients():
     # The control: the same comparison finds the error that the default keeps away.
-    exact, _ = gradients("dense", 0.9, 0.95, 16, UnrolledAdjoint(), torch.float64, of_start=False)
+    exact, _ = gradients("dense", 0.9, 0.95, 40, UnrolledAdjoint(), torch.float64, of_start=False)
     loose = ReversibleAdjoint(min_bits=0, on_untrusted="checkpoint")
-    reversed_, health = gradients("dense", 0.9, 0.95, 16, loose, torch.float32, of_start=False)
+    reversed_, health = gradients("dense", 0.9, 0.95, 40, loose, torch.float32, of_start=False)
     assert health is not None
     assert not health.fell_back
     assert max(float((r - e).norm() / e.norm()) for r, e in zip(reversed_, exact, strict=True)) > 100 * 2.0**-24
