@@ -1,0 +1,1 @@
+"""Timings of the solver beside its peers: information for readers, never part of the tests or the gate."""
