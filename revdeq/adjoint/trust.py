@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from revdeq.adjoint.reversal import Reversed
+from revdeq.narrowing import narrow
 from revdeq.residual import joint_norm
 from revdeq.solution import GradientError, Health
 from revdeq.solver.reversible import Coupled, Reversible
@@ -138,8 +139,10 @@ def measure(
         end_norm,
         torch.zeros_like(distance) if reversal.replay_error is None else reversal.replay_error,
         torch.zeros_like(distance) if returned is None else returned.to(distance.dtype),
+        # A wide state that f could not hold reached it as infinity.
+        joint_norm(tuple(narrow(r, s.dtype) for r, s in zip(rebuilt, (*z0, *z0), strict=True))),
     ]
-    moved, scale, start, finish, repeat, same = torch.stack(numbers).tolist()
+    moved, scale, start, finish, repeat, same, seen = torch.stack(numbers).tolist()
     health.passes += 1
     health.fell_back = False
     health.bitwise = bool(same)
@@ -158,7 +161,7 @@ def measure(
     if repeated and not (repeat <= math.sqrt(max(torch.finfo(leaf.dtype).eps for leaf in repeated))):
         return Verdict.NOT_REPEATED
     vanished = (scale == 0.0 and _any_nonzero(ends)) or (finish == 0.0 and start != 0.0)
-    if vanished or not (math.isfinite(error) and math.isfinite(decay)):
+    if vanished or not (math.isfinite(error) and math.isfinite(decay) and math.isfinite(seen)):
         return Verdict.OVERFLOWED
     return Verdict.TRUSTED if health.bits_left >= needed else Verdict.TOO_FEW_BITS
 

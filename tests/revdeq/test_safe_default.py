@@ -111,12 +111,12 @@ def test_the_default_gradient_is_as_right_as_the_unrolled_one_over_the_grid(cell
 
 def test_without_the_default_check_the_grid_has_wrong_gradients():
     # The control: the same comparison finds the error that the default keeps away.
-    exact, _ = gradients("dense", 0.9, 0.95, 40, UnrolledAdjoint(), torch.float64, of_start=False)
+    exact, _ = gradients("dense", 0.9, 0.95, 20, UnrolledAdjoint(), torch.float64, of_start=False)
     loose = ReversibleAdjoint(min_bits=0, on_untrusted="checkpoint")
-    reversed_, health = gradients("dense", 0.9, 0.95, 40, loose, torch.float32, of_start=False)
+    reversed_, health = gradients("dense", 0.9, 0.95, 20, loose, torch.float32, of_start=False)
     assert health is not None
     assert not health.fell_back
-    assert max(float((r - e).norm() / e.norm()) for r, e in zip(reversed_, exact, strict=True)) > 100 * 2.0**-24
+    assert max(float((r - e).norm() / e.norm()) for r, e in zip(reversed_, exact, strict=True)) > 30 * 2.0**-24
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -170,3 +170,12 @@ def test_the_estimate_weighs_errors_by_cotangents():
 @pytest.mark.parametrize(("error", "cotangent"), [(math.nan, 1.0), (1.0, math.inf), (math.inf, 1.0)])
 def test_an_estimate_from_numbers_that_are_not_finite_is_infinite(error, cotangent):
     assert gradient_error_estimate(error, cotangent, 4, 0.5, of_start=False) == math.inf
+
+
+def test_a_state_that_f_cannot_hold_is_not_trusted_whatever_is_asked():
+    # The float64 state is 1e38 in reverse, infinite in float32: f saturates, and its VJP would be 0 times infinity.
+    adjoint = ReversibleAdjoint(min_bits=0)
+    grads, health = gradients("dense", 0.9, 0.95, 40, adjoint, torch.float32, of_start=False)
+    assert health is not None
+    assert health.fell_back
+    assert all(bool(torch.isfinite(grad).all()) for grad in grads)
