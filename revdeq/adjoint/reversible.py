@@ -219,7 +219,7 @@ class _Backward:
         self._z0, self._repeated, self._cotangents = z0, repeated, cotangents
         outcome = plan.outcome
         self._steps = outcome.num_steps if plan.stopping.by_tolerance else None
-        # Fixed steps do not wait for the device here; `_without_broken` asks only where numbers are not finite.
+        # Fixed steps do not wait for the device here; `_exclude_broken` asks only where numbers are not finite.
         self._last = (
             int(outcome.num_steps.max()) if self._steps is not None and self._steps.numel() else plan.stopping.max_steps
         )

@@ -198,8 +198,8 @@ def refuse_or_warn(health: Health, verdict: Verdict, on_untrusted: OnUntrusted, 
         )
     elif verdict is Verdict.OVERFLOWED:
         said = (
-            "the reversed states or cotangents left the range of the state dtype, so the reversible gradient is lost; "
-            "take fewer steps, a beta nearer to the optimum, or on_untrusted='checkpoint'."
+            "the reversed states, cotangents or gradients left the range of their dtypes, so the reversible gradient "
+            "is lost; take fewer steps, a beta nearer to the optimum, or on_untrusted='checkpoint'."
         )
     else:
         said = (
