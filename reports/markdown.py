@@ -36,7 +36,7 @@ def _failures(dossier: Dossier) -> list[str]:
         return []
     failed.sort(key=severity, reverse=True)
     lines = [f"### What falls short ({len(failed)})", ""]
-    lines += [f"- {_plain(finding.text())}" for finding in failed[:MOST_FAILURES]]
+    lines += [f"- {plain(finding.text())}" for finding in failed[:MOST_FAILURES]]
     if len(failed) > MOST_FAILURES:
         lines.append(f"- and {len(failed) - MOST_FAILURES} more, in index.html and tables/measurements.csv")
     return [*lines, ""]
@@ -56,7 +56,7 @@ def _worst(dossier: Dossier) -> list[str]:
         over = excess_text(row.measured, finding.criterion)
         measured = f"{number(row.measured)} {row.unit}".strip()
         cells = (check, verdict_word(finding.passed), measured, finding.allowed, over, f"`{place}`")
-        lines.append("| " + " | ".join(_plain(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(plain(cell) for cell in cells) + " |")
     return [*lines, ""]
 
 
@@ -65,9 +65,9 @@ def _left_out(dossier: Dossier) -> list[str]:
     if not items:
         return []
     lines = [f"### Not measured ({plural(len(items), 'thing')})", ""]
-    return [*lines, *(f"- {_plain(what)}: {_plain(why)}" for what, why in items), ""]
+    return [*lines, *(f"- {plain(what)}: {plain(why)}" for what, why in items), ""]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A bar would end the cell of a table, a line break the item of a list."""
     return text.replace("|", "\\|").replace("\n", " ")

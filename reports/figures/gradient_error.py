@@ -20,12 +20,13 @@ def gradient_error(curves: Sequence[Curve], *, name: str, caption: str) -> Drawi
         caption: what the reader sees.
     """
     return Multiples(
-        x_label="evaluations of f (count)",
+        x_label=curves[0].x_name,
         y_label=f"relative error of the gradient\nto the {curves[0].target} gradient",
         look=lambda curve: method_appearance(curve.adjoint),
         line=curve_line,
         prediction="predicted size of rounding",
         band="below the reference's uncertainty",
+        ceiling=100.0,
         entries=[
             *method_entries(curve.adjoint for curve in curves),
             *precision_entries(curves),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -47,7 +48,9 @@ class Multiples:
         columns: panels in a row.
         panel_height: height of one panel in inches.
         floor: lowest ordinate that is worth showing; what is smaller is drawn as zero is.
+        ceiling: highest ordinate that is worth showing; lines leave the panel above it.
         sharey: whether all panels have one range.
+        sharex: the same of x.
         log_x: whether x is logarithmic; on a linear axis what falls at a constant rate is a straight line.
         entries: legend entries of the lines.
     """
@@ -61,8 +64,10 @@ class Multiples:
     columns: int = 4
     panel_height: float = 2.0
     floor: float = 0.0
+    ceiling: float = math.inf
     sharey: bool = True
     log_x: bool = True
+    sharex: bool = True
     entries: Sequence[tuple[Artist, str]] = field(default_factory=tuple)
 
     def render(self, curves: Sequence[Curve], *, name: str, caption: str) -> Drawing:
@@ -83,6 +88,7 @@ class Multiples:
                 columns=self.columns,
                 panel_height=self.panel_height,
                 entries=len(entries),
+                sharex=self.sharex,
                 sharey=self.sharey,
             )
             for axes, problem in zip(places, problems, strict=True):
@@ -96,11 +102,12 @@ class Multiples:
                     self._draw(axes, curve, limits)
             axis_labels(figure, self.x_label, self.y_label)
             legend(figure, entries)
-            return Drawing(name, to_svg(figure), caption)
+            return Drawing(name, to_svg(figure), caption + self._doubt(curves))
 
     def _limits(self, curves: Sequence[Curve]) -> Limits:
         shown = [value if not 0.0 < value < self.floor else 0.0 for curve in curves for value in curve.y]
-        return log_limits(shown)
+        limits = log_limits(shown)
+        return Limits(limits.low, max(min(limits.high, self.ceiling), 10.0 * limits.low))
 
     def _draw(self, axes: Axes, curve: Curve, limits: Limits) -> None:
         look = self.look(curve)
@@ -117,12 +124,23 @@ class Multiples:
         shown = [value if not 0.0 < value < limits.low else 0.0 for value in curve.y]
         draw(axes, curve.x, shown, limits, look, self.line(curve))
 
+    def _band_is_seen(self, curves: Sequence[Curve]) -> bool:
+        low = self._limits(curves).low
+        return any(value > low for curve in curves for value in curve.band or ())
+
+    def _doubt(self, curves: Sequence[Curve]) -> str:
+        """What the caption says of the references where their uncertainty is too small to be drawn."""
+        values = [value for curve in curves for value in curve.band or ()]
+        if not self.band or not values or self._band_is_seen(curves):
+            return ""
+        return f" The references are uncertain by at most {max(values):.1e}, far below the axis."
+
     def _entries(self, curves: Sequence[Curve]) -> list[tuple[Artist, str]]:
         entries = list(self.entries)
         if self.prediction and any(curve.predicted is not None for curve in curves):
             entries.append(prediction_entry(self.prediction))
-        if self.band and any(curve.band is not None for curve in curves):
+        if self.band and self._band_is_seen(curves):
             entries.append(band_entry(self.band))
-        if any(value != value or abs(value) == float("inf") for curve in curves for value in curve.y):
+        if any(not math.isfinite(value) for curve in curves for value in curve.y):
             entries.append(broken_entry())
         return entries

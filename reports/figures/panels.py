@@ -20,6 +20,7 @@ WIDTH = 10.6
 # Inches: the margins, the room of a panel's title, and that of one line of the legend.
 _LEFT, _RIGHT, _BOTTOM = 0.95, 0.1, 0.5
 _TITLE, _LEGEND_LINE = 0.4, 0.185
+_MOST_MARKERS = 12
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,17 @@ def log_limits(values: Iterable[float]) -> Limits:
 
 
 def grid(
-    count: int, *, columns: int, panel_height: float, entries: int, sharey: bool = True
+    count: int, *, columns: int, panel_height: float, entries: int, sharex: bool = True, sharey: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` axes, `columns` to a row, that share the x axis (and the y axis where `sharey`).
+    """A figure of `count` axes, `columns` to a row, that share the axes that they are said to share.
 
     Args:
         count: number of axes, at least 1.
         columns: axes in a row.
         panel_height: height of one row in inches.
         entries: number of entries of the legend, for which room is left above.
-        sharey: whether every panel has the same range.
+        sharex: whether every panel has the same range of x.
+        sharey: the same of y.
 
     Returns:
         The figure and its axes in reading order; the places that are left over are empty.
@@ -73,11 +75,11 @@ def grid(
     top = _TITLE + _LEGEND_LINE * math.ceil(entries / _legend_columns(width))
     height = panel_height * down + top + _BOTTOM
     figure = Figure(figsize=(width, height))
-    made = figure.subplots(down, across, sharex=True, sharey=sharey, squeeze=False)
+    made = figure.subplots(down, across, sharex=sharex, sharey=sharey, squeeze=False)
     # Margins in inches, so that labels and legend have the same room whatever the number of panels.
     figure.subplots_adjust(
         left=_LEFT / width, right=1.0 - _RIGHT / width, top=1.0 - top / height, bottom=_BOTTOM / height,
-        wspace=0.08 if sharey else 0.3, hspace=0.28,
+        wspace=0.08 if sharey else 0.3, hspace=0.28 if sharex else 0.42,
     )  # fmt: skip
     places: list[Axes] = list(made.ravel())
     for axes in places[count:]:
@@ -135,14 +137,15 @@ def draw(
     axes: Axes, x: Sequence[float], y: Sequence[float], limits: Limits, look: Appearance, line: LineStyle = "-"
 ) -> None:
     """One measured line: zeros are hollow markers on the lower edge, NaN and infinity are crosses on the upper edge."""
-    joined = [(a, b if b > 0.0 else limits.low) for a, b in zip(x, y, strict=True) if math.isfinite(b)]
     zeros = [a for a, b in zip(x, y, strict=True) if b == 0.0]
     broken = [a for a, b in zip(x, y, strict=True) if not math.isfinite(b)]
-    places, heights = [a for a, _ in joined], [b for _, b in joined]
+    # NaN and infinity break the line: nothing is known between the points beside them.
+    heights = [math.nan if not math.isfinite(b) else (b if b > 0.0 else limits.low) for b in y]
     face = "none" if look.hollow else look.colour
     axes.plot(
-        places, heights, color=look.colour, linestyle=line, marker=look.marker, markersize=look.size,
-        markerfacecolor=face, markeredgewidth=0.9, zorder=look.order,
+        list(x), heights, color=look.colour, linestyle=line, marker=look.marker, markersize=look.size,
+        markerfacecolor=face, markeredgewidth=0.9, markevery=max(1, len(x) // _MOST_MARKERS),
+        zorder=look.order,
     )  # fmt: skip
     if zeros:
         axes.plot(

@@ -21,12 +21,14 @@ _LOW, _HIGH = -10, 6
 _BIN = 0.5
 
 
-def ratios(groups: Mapping[str, Mapping[str, Sequence[float]]], *, limit: float, name: str, caption: str) -> Drawing:
+def ratios(
+    groups: Mapping[str, Mapping[str, Sequence[float]]], *, limits: Mapping[str, float], name: str, caption: str
+) -> Drawing:
     """Histograms of log2 R.
 
     Args:
         groups: check -> precision -> the ratios R; what is not finite is counted in the last bin, zeros in the first.
-        limit: the largest R that passes.
+        limits: check -> the largest R that passes.
         name: name of the figure, unique in the report.
         caption: what the reader sees.
     """
@@ -37,7 +39,7 @@ def ratios(groups: Mapping[str, Mapping[str, Sequence[float]]], *, limit: float,
             (Line2D([], [], color=_COLOURS[place % len(_COLOURS)], linestyle=precision_line(kind)), kind)
             for place, kind in enumerate(precisions)
         ]
-        entries.append((Line2D([], [], color=BLACK, linestyle=":"), f"limit, R = {limit:g}"))
+        entries.append((Line2D([], [], color=BLACK, linestyle=":"), "limit"))
         figure, places = grid(len(groups), columns=3, panel_height=1.9, entries=len(entries), sharey=False)
         for axes, (check, by_precision) in zip(places, groups.items(), strict=True):
             title(axes, check)
@@ -48,7 +50,7 @@ def ratios(groups: Mapping[str, Mapping[str, Sequence[float]]], *, limit: float,
                         values, bins=edges, histtype="step", color=_COLOURS[place % len(_COLOURS)],
                         linestyle=precision_line(kind), linewidth=1.5,
                     )  # fmt: skip
-            axes.axvline(math.log2(limit), color=BLACK, linewidth=1.0, linestyle=":")
+            axes.axvline(math.log2(limits[check]), color=BLACK, linewidth=1.0, linestyle=":")
             axes.set_xlim(_LOW, _HIGH)
             axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
         axis_labels(figure, "log2 R (bits); R = error / spread that rounding alone gives", "measurements (count)")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from reports.content import Block, Fold, Grid, Level, Notice, Prose, Section
 from reports.dossier import Dossier
-from reports.figures.convergence import convergence
-from reports.figures.svg import figure_name
+from reports.figures.convergence import convergence, until_flat
 from reports.ranking import verdict_level, verdict_word
-from reports.text import number, precision
+from reports.sections.parts import by_precision
+from reports.text import number
 
 
 def build(dossier: Dossier) -> Sequence[Block]:
@@ -23,16 +23,8 @@ def build(dossier: Dossier) -> Sequence[Block]:
             "rate is that of successive over-relaxation (T2); thin black lines show it."
         )
     ]
-    keys = sorted({(curve.device, precision(curve.dtype, curve.state_dtype)) for curve in curves})
-    for device, name in keys:
-        own = [c for c in curves if c.device == device and precision(c.dtype, c.state_dtype) == name]
-        blocks.append(
-            convergence(
-                own,
-                name=figure_name("convergence", device, name),
-                caption=f"Convergence on {device}, {name}. A curve ends flat where rounding takes over.",
-            )
-        )
+    shown = [until_flat(curve) for curve in curves]
+    blocks += by_precision(shown, convergence, "convergence", "Convergence, each curve cut soon after it is flat")
     blocks += _rates(dossier)
     return blocks
 

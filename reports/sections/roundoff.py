@@ -8,9 +8,9 @@ from reports.content import Block, Notice, Prose, Section
 from reports.dossier import Dossier
 from reports.figures.ratios import ratios
 from reports.figures.reconstruction import reconstruction
-from reports.figures.svg import figure_name
+from reports.sections.parts import by_precision
 from reports.text import precision
-from verify.criteria import RATIO_LIMIT
+from verify.criteria import CRITERIA
 
 
 def build(dossier: Dossier) -> Sequence[Block]:
@@ -25,24 +25,17 @@ def build(dossier: Dossier) -> Sequence[Block]:
     curves = dossier.named("reconstruction")
     if not curves:
         blocks.append(Notice("bad", "No reconstruction error was measured against the number of steps."))
-    for device in sorted({curve.device for curve in curves}):
-        blocks.append(
-            reconstruction(
-                [curve for curve in curves if curve.device == device],
-                name=figure_name("reconstruction", device),
-                caption=f"Error of the rebuilt start state on {device}; exact bits lie on the lower edge.",
-            )
-        )
+    blocks += by_precision(curves, reconstruction, "reconstruction", "Error of the rebuilt start state")
     groups = _ratio_groups(dossier)
     if groups:
         blocks += [
             Prose(
                 "Every error is divided by the spread that rounding alone gives the same algorithm, so one limit "
-                "serves every dtype, device and beta. Rows beyond it fail."
+                "serves every dtype, device and beta. Rows without power are left out."
             ),
             ratios(
                 groups,
-                limit=RATIO_LIMIT,
+                limits={check: CRITERIA[check].threshold for check in groups},
                 name="ratios",
                 caption="How the ratios R are distributed, by check and precision. What is beyond either edge, or not "
                 "finite, is counted in the last bin.",
@@ -56,7 +49,9 @@ def build(dossier: Dossier) -> Sequence[Block]:
 def _ratio_groups(dossier: Dossier) -> dict[str, dict[str, list[float]]]:
     groups: dict[str, dict[str, list[float]]] = {}
     for row in dossier.measurements:
-        if row.unit == "ratio R" and row.measured is not None:
+        criterion = CRITERIA.get(row.check)
+        judged = criterion is not None and criterion.comparison == "<="
+        if judged and row.unit == "ratio R" and row.status == "measured" and row.measured is not None:
             by_precision = groups.setdefault(row.check, {})
             by_precision.setdefault(precision(row.dtype, row.state_dtype), []).append(row.measured)
     return groups
