@@ -8,6 +8,8 @@ from reports.commands.compare import compare
 from reports.commands.gate import gate
 from reports.commands.plan import plan
 from reports.commands.report import report
+from reports.commands.selftest import selftest
+from reports.commands.verify import verify
 
 
 app = typer.Typer(
@@ -18,7 +20,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command("verify")(verify)
 app.command("gate")(gate)
 app.command("report")(report)
 app.command("compare")(compare)
 app.command("plan")(plan)
+app.command("selftest")(selftest)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 import typer
 
 from reports.commands.status import COULD_NOT_RUN, FALLS_SHORT, HOLDS
-from revdeq.plan import PlanError, plan as plan_solve
 
 
 Precision = Literal["float64", "float32", "float16", "bfloat16"]
@@ -30,6 +28,11 @@ def plan(
     max_steps: Annotated[int, typer.Option(help="most steps to consider")] = 256,
 ) -> None:
     """Print a plan; status 1 where the wish cannot be met, and then what would meet it."""
+    # Imported here, because torch takes seconds and the commands that only read results do without it.
+    import torch
+
+    from revdeq.plan import PlanError, plan as plan_solve
+
     try:
         made = plan_solve(
             contraction_constant,

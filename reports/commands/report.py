@@ -8,11 +8,7 @@ from typing import Annotated
 import typer
 
 from reports.commands.status import leave, user_errors
-from reports.evidence import recorded_results
-from reports.merge import merge
-from reports.render import write_report
 from reports.verdict import headline
-from verify.result import read_results
 
 
 def report(
@@ -21,6 +17,12 @@ def report(
     evidence: Annotated[bool, typer.Option(help="show the recorded runs of other machines beside them")] = True,
 ) -> None:
     """Write index.html, report.md, junit.xml and tables/ into OUT; status 0 holds, 1 falls short."""
+    # Imported here, because drawing takes seconds to load and other commands do without it.
+    from reports.evidence import recorded_results
+    from reports.merge import merge
+    from reports.render import write_report
+    from verify.result import read_results
+
     with user_errors():
         runs = [read_results(path) for path in results]
         dossier = merge(runs, recorded=recorded_results() if evidence else ())

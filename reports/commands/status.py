@@ -8,24 +8,29 @@ from contextlib import contextmanager
 import typer
 
 from reports.errors import ReportError
-from verify.case import CaseError
+from verify.ledger import LedgerError
 from verify.result import ResultsError
-from verify.subject import SubjectError
 
 
 HOLDS, FALLS_SHORT, COULD_NOT_RUN = 0, 1, 2
 
-USER_ERRORS: tuple[type[Exception], ...] = (ReportError, ResultsError, CaseError, SubjectError)
-"""Errors whose message is written for the user; anything else is a defect and keeps its traceback."""
-
 
 @contextmanager
-def user_errors() -> Generator[None]:
-    """Print the sentence of a user's error on standard error and leave with status 2."""
+def user_errors(*more: type[Exception]) -> Generator[None]:
+    """Print the sentence of a user's error, or of an interruption, on standard error and leave with status 2.
+
+    Args:
+        more: errors of the command's own whose message is written for the user, beside those of results and reports;
+            anything else is a defect and keeps its traceback.
+    """
     try:
         yield
-    except USER_ERRORS as error:
+    except (ReportError, ResultsError, LedgerError, *more) as error:
         typer.echo(f"revdeq: {error}", err=True)
+        raise typer.Exit(COULD_NOT_RUN) from None
+    except KeyboardInterrupt:
+        # Left alone, this would end with status 1, which is a verdict.
+        typer.echo("revdeq: interrupted; what was finished is kept, and the same command goes on from there.", err=True)
         raise typer.Exit(COULD_NOT_RUN) from None
 
 

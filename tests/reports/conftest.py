@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,9 @@ import pytest
 from reports.content import BuiltSection
 from reports.dossier import Dossier
 from reports.sections import SECTIONS, build_sections
-from verify.criteria import CRITERIA
+from verify.criteria import CRITERIA, Criterion
+from verify.gate import Judgement, judge as judge_run
+from verify.ledger import Ledger
 from verify.result import Curve, FaultRecord, Measurement, NotMeasured, Results
 
 
@@ -21,6 +23,13 @@ PRECISIONS = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-8}
 SETTINGS = ((0.5, 4), (0.8, 2), (0.8, 8), (0.25, 4))
 STEPS = (1, 2, 3, 4, 6, 8, 16, 32)
 BuildResults = Callable[..., Results]
+Judge = Callable[..., Judgement]
+
+FEW = {
+    check: replace(criterion, least=min(criterion.least, 8), least_logic=min(criterion.least_logic, 8))
+    for check, criterion in CRITERIA.items()
+}
+"""The gate's table, with fewer rows asked for, so that a run of a thousand rows is whole."""
 
 
 def _environment() -> dict[str, Any]:
@@ -93,7 +102,7 @@ def _row(check: str, place: int, problem: str, beta: float, steps: int, dtype: s
 
 def _rows() -> list[Measurement]:
     rows: list[Measurement] = []
-    for check, criterion in CRITERIA.items():
+    for check, criterion in FEW.items():
         leaves = ("z0", "args.W") if check in ("gradient", "bindings", "implicit-gradient") else ("z1",)
         # As many cases as the criterion wants, float64 alone where a row must see a fault of 2^-20.
         dtypes = ("float64",) if criterion.least_logic else ("float64", "float32")
@@ -115,7 +124,7 @@ def _rows() -> list[Measurement]:
 
 def _curves() -> list[Curve]:
     curves: list[Curve] = []
-    x = tuple(float(4 * n) for n in STEPS)
+    x = tuple(float(2 * n) for n in STEPS)
     n_axis = tuple(float(n) for n in STEPS)
     for problem, k in PROBLEMS.items():
         for beta in (0.5, 0.8, 0.25):
@@ -137,7 +146,7 @@ def _curves() -> list[Curve]:
                         curves.append(
                             Curve(
                                 name="error-vs-evaluations", adjoint=adjoint, target=target, **labels, x=x, y=y,
-                                x_name="evaluations of f (count)", y_name="relative error of the gradient",
+                                x_name="evaluations of f, forward (count)", y_name="relative error of the gradient",
                             )
                         )  # fmt: skip
                 amplified = tuple(min(u * (rate / (1 - beta) ** 2) ** n, 1e30) for n in n_axis)
@@ -166,6 +175,25 @@ def _curves() -> list[Curve]:
                 )
             )  # fmt: skip
     return curves
+
+
+@pytest.fixture(scope="session")
+def judge() -> Judge:
+    """The gate, with fewer rows asked for."""
+
+    def few(results: Results, criteria: Mapping[str, Criterion] = FEW, ledger: Ledger | None = None) -> Judgement:
+        return judge_run(results, criteria, ledger)
+
+    return few
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_rows_suffice(judge: Judge) -> Generator[None]:
+    """Lets the outputs and commands judge by the same table as the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place in ("reports.merge", "reports.commands.gate", "reports.commands.compare"):
+            patch.setattr(f"{place}.judge", judge)
+        yield
 
 
 @pytest.fixture(scope="session")

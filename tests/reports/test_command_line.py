@@ -12,7 +12,10 @@ from typer.testing import CliRunner
 
 from reports import command
 from reports.cli import app
-from verify.result import to_json, write_results
+from verify.case import CaseError
+from verify.result import FaultRecord, read_results, to_json, write_results
+from verify.subject import SubjectError
+from verify.sweep import SweepError
 
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -190,3 +193,136 @@ def test_plan_of_a_meaningless_wish_has_status_2(run, arguments):
     done = run("plan", *arguments)
     assert done.exit_code == 2
     assert "Traceback" not in done.output
+
+
+def test_gate_with_a_ledger_closes_on_lost_bits(run, build_results, one_curve_of_each_kind, good_file, tmp_path):
+    ledger = tmp_path / "ledger.json"
+    assert run("gate", good_file, "--record", ledger).exit_code == 0
+
+    def worsen(row):
+        return replace(row, measured=9.0) if (row.check, row.problem) == ("gradient", "tanh") else row
+
+    later = build_results(worsen, curves=one_curve_of_each_kind, started="2025-11-22T00:00:00+00:00")
+    worse = write_results(later, tmp_path / "worse.json")
+    assert run("gate", worse).exit_code == 0
+    done = run("gate", worse, "--ledger", ledger)
+    assert done.exit_code == 1
+    assert "bits above the ledger's" in done.stdout
+
+
+def test_gate_does_not_record_what_falls_short(run, bad_file, tmp_path):
+    done = run("gate", bad_file, "--record", tmp_path / "ledger.json")
+    assert done.exit_code == 1
+    assert "only a run that holds is recorded" in done.stdout
+    assert not (tmp_path / "ledger.json").exists()
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"schema": "revdeq-ledger", "version": 7}'])
+def test_gate_with_a_ledger_that_cannot_be_read_has_status_2(run, good_file, tmp_path, text):
+    if text is not None:
+        (tmp_path / "ledger.json").write_text(text)
+    done = run("gate", good_file, "--ledger", tmp_path / "ledger.json")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("revdeq: ")
+    assert "Traceback" not in done.output
+
+
+@pytest.fixture
+def measured(monkeypatch, synthetic_run):
+    """Stands in for the sweep; returns what it was asked for."""
+    asked = {}
+
+    def sweep(profile, device, subject, **options):
+        asked.update(profile=profile, device=device, subject=subject, **options)
+        options["progress"](1, 1, "a task")
+        only = options["only"]
+        rows = tuple(row for row in synthetic_run.measurements if only in (None, row.case))
+        results = replace(synthetic_run, measurements=rows, curves=(), complete=only is None)
+        write_results(results, options["out"] / "results.json")
+        return results
+
+    monkeypatch.setattr("verify.sweep.run", sweep)
+    return asked
+
+
+def test_verify_writes_results_and_says_where(run, measured, tmp_path):
+    done = run("verify", "--profile", "full", "--fresh", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert str(tmp_path / "results.json") in done.stdout
+    assert "verify: 1 of 1 (a task)" in done.stderr
+    assert measured["profile"] == "full"
+    assert measured["fresh"] is True
+    assert measured["executor"] is None
+    assert read_results(tmp_path / "results.json").complete
+
+
+def test_verify_of_one_case_judges_it_at_once(run, measured, tmp_path):
+    case = "tanh/reversible/beta=0.5/N=4/float64/cpu"
+    done = run("verify", "--only", case, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert measured["only"] == case
+    assert " 0 failed, 0 without power." in done.stdout
+    nothing = run("verify", "--only", "tanh/reversible/beta=0.5/N=5/float64/cpu", "--out", tmp_path)
+    assert nothing.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "error", [CaseError("a case"), SubjectError("a subject"), SweepError("a device"), KeyboardInterrupt()]
+)
+def test_verify_that_cannot_run_is_one_sentence_and_status_2(run, monkeypatch, tmp_path, error):
+    def refuse(*arguments, **options):
+        del arguments, options
+        raise error
+
+    monkeypatch.setattr("verify.sweep.run", refuse)
+    done = run("verify", "--out", tmp_path)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("revdeq: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [("--profile", "huge"), ("--device", "tpu"), ()])
+def test_verify_with_a_meaningless_option_has_status_2(run, measured, tmp_path, arguments):
+    out = ("--out", tmp_path) if arguments else ()
+    assert run("verify", *arguments, *out).exit_code == 2
+    assert measured == {}
+
+
+def test_verify_with_a_scheduler_says_which_extra_it_needs(run, monkeypatch, measured, tmp_path):
+    def nowhere(name):
+        del name
+
+    monkeypatch.setattr("reports.commands.scheduler.find_spec", nowhere)
+    done = run("verify", "--scheduler", "tcp://127.0.0.1:9", "--out", tmp_path)
+    assert done.exit_code == 2
+    assert "pip install 'revdeq[cluster]'" in done.stderr
+    assert measured == {}
+
+
+@pytest.mark.parametrize("survives", [False, True])
+def test_selftest_prints_which_check_killed_which_fault(run, monkeypatch, tmp_path, survives):
+    records = (
+        FaultRecord(fault="honest", description="nothing", killed_by=(), expected=False),
+        FaultRecord(fault="drop-vjp", description="a|b", killed_by=() if survives else ("gradient",)),
+    )
+
+    def plant(progress):
+        progress(1, 1, "drop-vjp")
+        return records
+
+    def nothing_else(found):
+        return ("drop-vjp survives: a|b",) if not found[1].killed_by else ()
+
+    monkeypatch.setattr("verify.planted.selftest.selftest", plant)
+    monkeypatch.setattr("verify.planted.selftest.shortfalls", nothing_else)
+    done = run("selftest", "--out", tmp_path)
+    assert done.exit_code == int(survives), done.output
+    if survives:
+        assert "falls short: drop-vjp survives" in done.stdout
+        assert "0 of 1 planted faults killed" in done.stdout
+    else:
+        assert "drop-vjp  gradient" in done.stdout
+        assert "1 of 1 planted faults killed" in done.stdout
+    data = json.loads((tmp_path / "selftest.json").read_text())
+    assert [record["fault"] for record in data["records"]] == ["honest", "drop-vjp"]
+    assert "a\\|b" in (tmp_path / "selftest.md").read_text()

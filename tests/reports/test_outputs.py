@@ -17,7 +17,6 @@ from reports.ranking import excess
 from reports.tables import curve_table, measurement_table, write_tables
 from reports.text import ABSENT, binary_size, bits, number, plural
 from verify.criteria import CRITERIA
-from verify.gate import judge
 
 
 def one_bad(check, value):
@@ -163,7 +162,7 @@ def test_merge_without_a_run_is_refused():
         merge([])
 
 
-def test_merge_with_too_few_judgements_is_refused(synthetic_run):
+def test_merge_with_too_few_judgements_is_refused(judge, synthetic_run):
     with pytest.raises(ReportError, match="one for each run"):
         merge([synthetic_run, synthetic_run], [judge(synthetic_run)])
 

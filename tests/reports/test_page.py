@@ -41,17 +41,17 @@ class Elements(HTMLParser):
             self.raw += data
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dossier(synthetic_run) -> Dossier:
     return merge([synthetic_run])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page(dossier) -> str:
     return to_html("revdeq: verification report", "a run", build_sections(dossier))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def elements(page) -> Elements:
     parser = Elements()
     parser.feed(page)
@@ -177,8 +177,14 @@ def test_empty_run_says_what_is_missing_in_every_section(build_results):
         assert word in page
 
 
-def test_package_imports_nothing_that_an_extra_brings():
-    heavy = "{'typer', 'pandas', 'matplotlib', 'torch'}"
-    code = f"import reports.command, sys; print(sorted({heavy} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("reports.command", "{'typer', 'rich', 'pandas', 'matplotlib', 'torch'}"),
+        ("reports.commands.gate, reports.commands.compare", "{'pandas', 'matplotlib', 'torch', 'numpy'}"),
+    ],
+)
+def test_what_only_reads_results_imports_nothing_heavy(module, heavy):
+    code = f"import {module}, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

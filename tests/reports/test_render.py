@@ -9,7 +9,6 @@ import pytest
 from reports import render as render_module
 from reports.errors import ReportError
 from reports.render import FILES, render
-from verify.gate import judge
 
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -24,7 +23,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_report_has_its_files_and_no_others(small_run, tmp_path):
+def test_report_has_its_files_and_no_others(judge, small_run, tmp_path):
     page = render([small_run], [judge(small_run)], tmp_path / "new" / "report")
     assert page == tmp_path / "new" / "report" / "index.html"
     assert sorted(path.name for path in page.parent.iterdir()) == sorted(FILES)
