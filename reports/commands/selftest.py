@@ -13,6 +13,7 @@ import typer
 from reports.commands.progress import progress
 from reports.commands.status import leave, user_errors
 from reports.markdown import plain
+from verify.criteria import CRITERIA
 from verify.result import FaultRecord, write_text
 
 
@@ -44,7 +45,7 @@ def selftest(
 def _summary(records: Sequence[FaultRecord], found: Sequence[str]) -> str:
     faults = [record for record in records if record.expected]
     killed = sum(bool(record.killed_by) for record in faults)
-    checks = {check for record in faults for check in record.killed_by}
+    checks = {check for record in faults for check in record.killed_by if check in CRITERIA}
     verdict = "falls short" if found else "holds"
     return f"{verdict}: {killed} of {len(faults)} planted faults killed, by {len(checks)} checks."
 
