@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import revdeq
+from revdeq.narrowing import narrow
 from revdeq.solver.reversible import Coupled, Reversible
 
 
@@ -106,7 +107,7 @@ class RevdeqSubject:
         solver = Reversible(settings.beta, state_dtype=settings.state_dtype)
 
         def evaluate(state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (function(state[0].to(z0.dtype), args),)
+            return (function(narrow(state[0], z0.dtype), args),)
 
         with torch.no_grad():
             state = solver.init((z0,))
