@@ -177,6 +177,21 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
             why="A7: |ln(observed / predicted)| on normal fixtures, fitted above round-off (THEORY T2)",
             least=20,
         ),
+        "rate-grid": Criterion(
+            claim="over a grid of maps, betas and dtypes the slowest component of the error falls by the rate of T2",
+            comparison="<=",
+            threshold=0.02,
+            why="A7: |ln(observed / predicted)|; beyond float64, normal, linear maps less the fit's own uncertainty",
+            least=120,
+            power=0.02,
+        ),
+        "rate-bound": Criterion(
+            claim="no error of the grid is larger after N steps than the contraction constant and rounding allow",
+            comparison="<=",
+            threshold=1.0,
+            why="A6: the majorant of T3 is proved for every map with that constant, so there is no slack",
+            least=200,
+        ),
         "evaluations": Criterion(
             claim="2N evaluations of f forward; 2N evaluations and 2N VJPs backward; num_steps says N",
             comparison="==",

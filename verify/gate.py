@@ -222,7 +222,7 @@ def judge_spread(rows: Iterable[Measurement], criteria: Mapping[str, Criterion] 
     ratios: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         criterion = criteria.get(row.check)
-        if criterion is None or criterion.power is None or criterion.comparison != "<=":
+        if criterion is None or criterion.power is None or criterion.comparison != "<=" or row.unit != "ratio R":
             continue
         if row.status == "measured" and row.measured is not None:
             ratios[row.check].append(row.measured)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from verify.case import Case
+from verify.checks.grid import GRID
 from verify.problems import get_problem, problem_names
 from verify.result import NotMeasured
 
@@ -61,6 +62,9 @@ RATE_PROBLEMS = (
 """Those with one leading pair of eigenvalues: a defective spectrum, or samples of nearly equal rates, bend the line."""
 
 TARGET_PROBLEMS = ("affine-real", "kepler", "bellman")
+STUDY = "convergence-study"
+"""Stands in the place of a problem's name for the curves that compare solvers and betas, see `verify.rate_study`."""
+
 NOT_CONTRACTING = ("affine-rotation", "affine-expanding")
 
 
@@ -69,8 +73,8 @@ class Task:
     """What one worker measures in one go: all cases of a problem and a beta share the reference trajectory.
 
     Args:
-        problem: name of the problem, or "" for the selftest.
-        beta: relaxation parameter.
+        problem: name of the problem; `GRID`, `STUDY`, or "" for the selftest.
+        beta: relaxation parameter; 0 where the task is not about one.
         device: device type.
         profile: one of `PROFILES`.
     """
@@ -83,7 +87,14 @@ class Task:
     @property
     def name(self) -> str:
         """What the progress line says."""
-        return f"{self.problem} beta={self.beta:g} {self.device}" if self.problem else "selftest"
+        if self.of_problem:
+            return f"{self.problem} beta={self.beta:g} {self.device}"
+        return f"{self.problem} {self.device}" if self.problem else "selftest"
+
+    @property
+    def of_problem(self) -> bool:
+        """Whether the task measures the cases of a problem."""
+        return self.problem not in ("", GRID, STUDY)
 
 
 def tasks(profile: str, devices: tuple[str, ...]) -> tuple[Task, ...]:
@@ -100,7 +111,8 @@ def tasks(profile: str, devices: tuple[str, ...]) -> tuple[Task, ...]:
         for problem in problem_names(profile)
         for beta in betas(problem, profile)
     ]
-    return (*found, Task("", 0.0, "cpu", profile))
+    grids = [Task(GRID, 0.0, device, profile) for device in devices]
+    return (*found, *grids, Task(STUDY, 0.0, "cpu", profile), Task("", 0.0, "cpu", profile))
 
 
 def betas(problem: str, profile: str) -> tuple[float, ...]:

@@ -25,11 +25,13 @@ import torch
 
 from verify.case import Case
 from verify.checks import Trial, measure
+from verify.checks.grid import GRID, measure_grid, measure_grid_case
 from verify.curves import measure_curves
 from verify.environment import SEED, command_line, cuda_absence, describe
 from verify.planted.selftest import selftest
-from verify.problems import PROBLEMS, get_problem
-from verify.profiles import PROFILES, Task, cases, checks_for, left_out, tasks
+from verify.problems import PROBLEMS, get_problem, problem_names
+from verify.profiles import PROFILES, STUDY, Task, cases, checks_for, left_out, tasks
+from verify.rate_study.curves import study_curves
 from verify.result import (
     Curve,
     FaultRecord,
@@ -147,6 +149,11 @@ def measure_task(task: Task, subject: str) -> Part:
     try:
         if not task.problem:
             return Part((), (), selftest())
+        if task.problem == GRID:
+            rows, curves = measure_grid(load_subject(subject), task.device, _options(subject))
+            return Part(tuple(rows), tuple(curves))
+        if task.problem == STUDY:
+            return Part((), tuple(study_curves(problem_names(task.profile))) if subject == "revdeq" else ())
         trial_of = _Trials(subject)
         curves = measure_curves(task, trial_of)
         rows = [row for case in cases(task) for check in checks_for(case) for row in measure(check, trial_of(case))]
@@ -155,12 +162,17 @@ def measure_task(task: Task, subject: str) -> Part:
         torch.set_num_threads(threads)
 
 
+def _options(subject: str) -> tuple[str, ...]:
+    """What the command that measures a case again needs to find the subject."""
+    return () if subject == "revdeq" else ("--subject", subject)
+
+
 class _Trials:
     """Trials by case, each made once."""
 
     def __init__(self, subject: str) -> None:
         self._subject = load_subject(subject)
-        self._options = () if subject == "revdeq" else ("--subject", subject)
+        self._options = _options(subject)
         self._made: dict[Case, Trial] = {}
 
     def __call__(self, case: Case) -> Trial:
@@ -198,12 +210,15 @@ class _Shell:
 
 def _replay(shell: _Shell, only: str) -> Results:
     case = Case.parse(only)
-    if case.problem not in PROBLEMS:
+    if case.problem not in (*PROBLEMS, GRID):
         raise ValueError(f"case {only!r} is of no known problem: give one of {', '.join(PROBLEMS)}.")
     if case.device not in _devices("all"):
         raise SweepError(f"case {only!r} needs {case.device}: {cuda_absence()}; replay it where it was measured.")
     trial_of = _Trials(shell.subject)
-    rows = [row for check in checks_for(case) for row in measure(check, trial_of(case))]
+    if case.problem == GRID:
+        rows = measure_grid_case(load_subject(shell.subject), case, options=_options(shell.subject))
+    else:
+        rows = [row for check in checks_for(case) for row in measure(check, trial_of(case))]
     left = NotMeasured(what="every other case", why=f"this is a replay of {case.id} alone")
     return replace(shell, profile="replay").results([Part(tuple(rows))], complete=False, not_measured=(left,))
 
@@ -225,7 +240,7 @@ def _run_tasks(
                 parts[task] = part
     waiting = [task for task in planned if task not in parts]
     # The longest tasks first, so that no worker is left alone with one at the end.
-    waiting.sort(key=lambda task: (task.problem != "", task.problem not in ("attention", "conv-group-norm")))
+    waiting.sort(key=lambda task: (task.problem != "", task.problem not in (STUDY, "attention", "conv-group-norm")))
     own = executor is None
     pool = _process_pool(len(waiting)) if executor is None else executor
     futures: dict[Future[Part], Task] = {}
@@ -248,8 +263,8 @@ def _run_tasks(
                 progress(len(parts), len(planned), task.name)
     except concurrent.futures.BrokenExecutor as error:
         raise SweepError(
-            f"the workers died ({error}) with {len(parts)} of {len(planned)} tasks finished: run the same command again "
-            "to go on from there."
+            f"the workers died ({error}) with {len(parts)} of {len(planned)} tasks finished: run the same command "
+            "again to go on from there."
         ) from error
     finally:
         for future in futures:

@@ -20,6 +20,7 @@ from verify.result import FaultRecord
 SAMPLE = {
     "relative-error-1e-9": "gradient",
     "captured-not-reached": "bindings",
+    "jacobi-update": "rate-grid",
     "stale-step-count": "evaluations",
     "states-widened": "not-stored",
     "random-numbers-not-replayed": "random-replay",

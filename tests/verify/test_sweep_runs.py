@@ -190,7 +190,7 @@ def test_unwritable_folder_is_refused_before_anything_is_measured(tmp_path):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_has_the_papers_settings_on_every_problem(profile):
-    planned = [task for task in tasks(profile, ("cpu",)) if task.problem]
+    planned = [task for task in tasks(profile, ("cpu",)) if task.of_problem]
     for problem in {task.problem for task in planned}:
         settings = {
             (case.beta, case.num_steps, case.dtype, case.state_dtype)
@@ -211,9 +211,13 @@ def test_tasks_are_distinct_and_end_with_the_selftest():
 
 def test_every_check_is_planned_somewhere():
     planned = {
-        check for task in tasks("quick", ("cpu",)) if task.problem for case in cases(task) for check in checks_for(case)
+        check
+        for task in tasks("quick", ("cpu",))
+        if task.of_problem
+        for case in cases(task)
+        for check in checks_for(case)
     }
-    assert planned | {"not-stored"} == set(CRITERIA)
+    assert planned | {"not-stored", "rate-grid", "rate-bound"} == set(CRITERIA)
 
 
 def test_measuring_a_task_restores_threads_and_passes(monkeypatch):

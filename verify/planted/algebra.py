@@ -218,6 +218,23 @@ class ImplicitAdjointUnsolved(Honest):
         )
 
 
+class JacobiUpdate(Honest):
+    """Updates both states from those before the step."""
+
+    name = "jacobi-update"
+    description = "z' takes f at the y before the step, not at the y' just computed"
+
+    def forward(self, run: Run, start: Tensor) -> tuple[Tensor, Tensor]:
+        """N steps in which the second half step does not see the first."""
+        beta = run.settings.beta
+        y = z = start
+        for n in range(self.num_steps(run.settings)):
+            value = self.discover(run, z) if n == 0 else self.evaluate(run, z)
+            y, z = self.half(y, value, beta), self.half(z, self.evaluate(run, y), beta)
+            self.after_step(run, y, z)
+        return y, z
+
+
 FAULTS = (
     ParameterTermAtYDropped,
     ParameterTermAtZDropped,
@@ -233,4 +250,5 @@ FAULTS = (
     ImplicitForExact,
     RelativeErrorInOneTerm,
     ImplicitAdjointUnsolved,
+    JacobiUpdate,
 )

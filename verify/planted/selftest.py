@@ -9,6 +9,7 @@ from typing import Protocol
 
 from verify.case import Case
 from verify.checks import References, Trial, measure
+from verify.checks.grid import GRID, measure_grid_case
 from verify.criteria import CRITERIA, Criterion
 from verify.gate import CURVES, judge, judge_row, judge_spread
 from verify.planted import algebra, counting, lost, precision, references, runs, state
@@ -60,6 +61,9 @@ CASES: tuple[tuple[Case, tuple[str, ...]], ...] = (
     (Case("affine-real", 0.8, 4), (*RATES, "oracle")),
 )
 """Starts away from 0, cotangents on both states, Jacobians that are not symmetric, beta not dyadic, few steps."""
+
+GRID_CASE = Case(GRID, 0.8, 64)
+GRID_CONSTANTS = (0.5, 0.9)
 
 
 class _Fault(Protocol):
@@ -148,7 +152,7 @@ def _measure(subject: Subject, sources: References) -> list[Measurement]:
         trial = Trial(case, subject, get_problem(case.problem), sources)
         for check in checks:
             rows += measure(check, trial)
-    return rows
+    return [*rows, *measure_grid_case(subject, GRID_CASE, GRID_CONSTANTS)]
 
 
 def _killers_of(subject: Subject, sources: References) -> tuple[str, ...]:

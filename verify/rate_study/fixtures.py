@@ -47,6 +47,7 @@ class Batch:
         fixed_point: z*, float64 (C, d).
         eigenvalues: of df/dz at z*, complex128 (C, d).
         eigenvectors: their unit eigenvectors, complex128 (C, d, d), the last index counting them.
+        jacobian: df/dz at z*, float64 (C, d, d).
         lipschitz: spectral norm of W, float64 (C,).
     """
 
@@ -58,33 +59,55 @@ class Batch:
     fixed_point: Tensor
     eigenvalues: Tensor
     eigenvectors: Tensor
+    jacobian: Tensor
     lipschitz: Floats
 
     def slowest(self, beta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """Return the rate (C,) of the slowest mode of the step at this beta, and coupled states y, z (C, d) along it.
 
         With K v = kappa v and (lambda, (1, s)) an eigenpair of the 2 x 2 step on v, they are z* plus the
-        real parts of v and s v, s = (lambda - a) / (beta kappa), rounded to their dtype. The displacement is as long as
-        z*; for tanh u^(1/4) of that, so that curvature, its square, stays below half of the digits.
+        real parts of v and s v, s = (lambda - a) / (beta kappa), rounded to their dtype, displaced by `displacement`.
         """
         larger, _ = step_eigenvalues(self.eigenvalues, beta)
         slowest = larger.abs().argmax(dim=1)
         index = torch.arange(len(slowest))
         vector = self.eigenvectors[index, :, slowest]
         rate, kappa = larger[index, slowest], self.eigenvalues[index, slowest]
-        # A complex eigenvector's phase is arbitrary; the real part is not zero when its largest entry is made real.
-        largest = vector.gather(1, vector.abs().argmax(dim=1, keepdim=True))
-        vector = vector * largest.conj() / largest.abs()
-        length = self.fixed_point.norm(dim=1) * torch.where(self.linear, 1.0, (torch.finfo(dtype).eps / 2) ** 0.25)
-        displaced = length[:, None] * vector
+        displaced = self.displacement(dtype)[:, None] * vector * _phase(vector)
         y = self.fixed_point + displaced.real
         z = self.fixed_point + (((rate - (1 - beta)) / (beta * kappa))[:, None] * displaced).real
         return rate.abs(), y.to(dtype).to(torch.float64), z.to(dtype).to(torch.float64)
 
-    def function(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-        """Return the batched map on states (C, d) in the given dtype."""
-        weights, inputs = self.weights.to(dtype), self.inputs.to(dtype)
-        linear = self.linear[:, None]
+    def slowest_component(self, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the rate (C,) of the slowest mode of the step and the functional that sees this mode alone.
+
+        With u^T K = kappa u^T and lambda the larger eigenvalue of the step on u,
+
+            c(y, z) = p u^T (y - z*) + u^T (z - z*),     p = a beta kappa / (lambda - a)
+
+        is multiplied by lambda in every step near z*, exactly where f is linear, also where K is defective.
+
+        Returns:
+            The rate, and the rows p u and u as complex128 (C, d).
+        """
+        kappas, left = torch.linalg.eig(self.jacobian.mT)
+        larger, _ = step_eigenvalues(kappas, beta)
+        slowest = larger.abs().argmax(dim=1)
+        index = torch.arange(len(slowest))
+        rate, kappa, row = larger[index, slowest], kappas[index, slowest], left[index, :, slowest]
+        row = row * _phase(row)
+        factor = (1 - beta) * beta * kappa / (rate - (1 - beta))
+        return rate.abs(), factor[:, None] * row, row
+
+    def displacement(self, dtype: torch.dtype) -> Tensor:
+        """Return how far from z* a measurement starts, (C,): as long as z*; for tanh u^(1/4) of that."""
+        # Curvature, the square of that, stays below half of the digits.
+        return self.fixed_point.norm(dim=1) * torch.where(self.linear, 1.0, (torch.finfo(dtype).eps / 2) ** 0.25)
+
+    def function(self, dtype: torch.dtype, device: str = "cpu") -> Callable[[Tensor], Tensor]:
+        """Return the batched map on states (C, d) in the given dtype on the given device."""
+        weights, inputs = self.weights.to(device, dtype), self.inputs.to(device, dtype)
+        linear = self.linear[:, None].to(device)
 
         def function(z: Tensor) -> Tensor:
             affine = torch.baddbmm(inputs[:, :, None], weights, z[:, :, None])[:, :, 0]
@@ -191,7 +214,8 @@ def batch_of(fixtures: Sequence[Fixture], constants: Sequence[float], dimension:
     slope = torch.where(
         linear[:, None], 1.0, 1 - torch.tanh((weights @ fixed_point[:, :, None])[:, :, 0] + inputs) ** 2
     )
-    eigenvalues, eigenvectors = torch.linalg.eig(slope[:, :, None] * weights)
+    jacobian = slope[:, :, None] * weights
+    eigenvalues, eigenvectors = torch.linalg.eig(jacobian)
     return Batch(
         tuple(fixture.name for fixture, _ in pairs),
         np.array([k for _, k in pairs]),
@@ -201,8 +225,15 @@ def batch_of(fixtures: Sequence[Fixture], constants: Sequence[float], dimension:
         fixed_point,
         eigenvalues,
         eigenvectors,
+        jacobian,
         torch.linalg.matrix_norm(weights, 2).numpy(),
     )
+
+
+def _phase(vectors: Tensor) -> Tensor:
+    """Return the factors (C, 1) that make the largest entry of each vector real, so that its real part is not zero."""
+    largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
+    return largest.conj() / largest.abs()
 
 
 def _fixed_point(weights: Tensor, inputs: Tensor, linear: Tensor) -> Tensor:

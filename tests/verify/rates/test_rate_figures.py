@@ -7,8 +7,9 @@ import torch
 from revdeq.rates import in_convergence_region, worst_rate
 from verify.rate_study import (
     convergence_regions,
+    equilibria,
+    equilibrium,
     heat_map,
-    problem_eigenvalues,
     rate_against_beta,
     schedule_gain,
     steps_to_tolerance,
@@ -37,7 +38,7 @@ def test_heat_map_is_divided_by_its_boundary():
 
 
 def test_regions_hold_the_eigenvalues_that_converge():
-    boundaries, eigenvalues = convergence_regions(["affine-rotation", "riccati"], betas=(0.5, 1.25))
+    boundaries, eigenvalues = convergence_regions(equilibria(["affine-rotation", "riccati"]), betas=(0.5, 1.25))
     inner = torch.complex(torch.tensor(boundaries.real.to_numpy()), torch.tensor(boundaries.imaginary.to_numpy()))
     beta = torch.tensor(boundaries.beta.to_numpy())
     assert bool(in_convergence_region(0.999 * inner, beta).all())
@@ -49,26 +50,28 @@ def test_regions_hold_the_eigenvalues_that_converge():
 
 
 def test_stated_eigenvalues_are_those_of_the_jacobian():
-    assert np.abs(problem_eigenvalues("affine-rotation")).max() == pytest.approx(1.25)
+    assert np.abs(equilibrium("affine-rotation").eigenvalues).max() == pytest.approx(1.25)
 
 
 def test_optimal_and_automatic_beta_need_fewer_evaluations_than_the_customary_ones():
-    table = steps_to_tolerance(["affine-real", "bellman", "kepler"], (1e-6,))
+    table = steps_to_tolerance(equilibria(["affine-real", "bellman", "kepler"]), (1e-6,))
     evaluations = table.pivot(index="problem", columns="solver", values="evaluations")
     half, eight = (evaluations[label].to_numpy() for label in ("reversible .5", "reversible .8"))
     assert (eight <= half).all()
     for label in ("reversible optimal", "reversible auto"):
         assert (2 * evaluations[label].to_numpy() <= eight).all()
     assert (table[table.solver == "reversible auto"].estimate_evaluations > 0).all()
-    assert table[table.solver == "anderson"].bits_per_step.isna().all()
+    assert table[table.solver == "anderson"].bits_lost.isna().all()
 
 
 def test_problem_without_any_beta_says_why():
-    table = steps_to_tolerance(["affine-expanding"], (1e-3,))
+    table = steps_to_tolerance(equilibria(["affine-expanding"]), (1e-3,))
     automatic = table[table.solver == "reversible auto"]
     assert automatic.evaluations.isna().all()
     assert automatic.reason.str.contains("averaged map").all()
     assert "reversible optimal" not in set(table.solver)
+    # What f itself does at no beta, its averaged map does.
+    assert table[table.solver == "reversible averaged"].evaluations.notna().all()
 
 
 def test_schedule_gain_shrinks_to_nothing_for_a_disc_and_never_turns_into_a_loss_when_steps_are_few():
