@@ -47,8 +47,8 @@ def excess_text(measured: float | None, criterion: Criterion | None) -> str:
 
 
 def severity(finding: Finding) -> tuple[int, float]:
-    """Sorts findings from worst to best, largest first: failed, then without power, then passed; then by excess."""
-    rank = {False: 2, None: 1, True: 0}[finding.passed]
+    """Sorts findings from worst to best, largest first: failed, then passed by excess, then without power."""
+    rank = {False: 2, True: 1, None: 0}[finding.passed]
     if finding.measurement is None:
         return rank, math.inf
     return rank, excess(finding.measurement.measured, finding.criterion)
@@ -61,7 +61,7 @@ def worst_of_each_check(findings: Iterable[Finding]) -> dict[str, Finding]:
         if finding.measurement is None:
             continue
         held = worst.get(finding.check)
-        if held is None or _importance(finding) > _importance(held):
+        if held is None or severity(finding) > severity(held):
             worst[finding.check] = finding
     return worst
 
@@ -74,8 +74,3 @@ def verdict_word(passed: bool | None) -> str:
 def verdict_level(passed: bool | None) -> Level:
     """How a row with this outcome is marked."""
     return "note" if passed is None else ("good" if passed else "bad")
-
-
-def _importance(finding: Finding) -> tuple[int, float]:
-    rank, distance = severity(finding)
-    return {2: 2, 1: 0, 0: 1}[rank], distance

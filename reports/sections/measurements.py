@@ -47,7 +47,7 @@ def build(dossier: Dossier) -> Sequence[Block]:
     first = tuple(tuple(_cell(name, row[name]) for name in _SHOWN) for row in rows[:_FIRST])
     return [
         Prose(
-            "Worst rows first: those that fall short, those without power, then by bits over the limit. The same rows "
+            "Worst rows first: those that fall short, then by bits over the limit, those without power last. The same rows "
             "are in tables/measurements.csv and tables/measurements.parquet beside this file."
         ),
         MeasurementTable(
