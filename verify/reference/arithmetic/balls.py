@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Integral
 from typing import Any
 
@@ -24,11 +25,9 @@ def object_array(x: Any) -> Array:
     return result
 
 
-def filled(elements: list[Any], shape: tuple[int, ...]) -> Array:
+def filled(elements: Iterable[Any], shape: tuple[int, ...]) -> Array:
     """An object array of that shape with the elements in row-major order."""
-    result = np.empty(len(elements), dtype=object)
-    result[:] = elements
-    return result.reshape(shape)
+    return np.fromiter(elements, dtype=object, count=math.prod(shape)).reshape(shape)
 
 
 class Balls:
@@ -67,7 +66,7 @@ class Balls:
 
     def _map(self, function: Callable[[Any], Any], x: Array) -> Array:
         with flint_precision(self.bits):
-            return filled([function(value) for value in x.ravel().tolist()], x.shape)
+            return filled(map(function, x.ravel().tolist()), x.shape)
 
     def convert(self, values: Any) -> Array:
         """Float64, integer, bool or ball values as balls; floats and integers become exact ones.

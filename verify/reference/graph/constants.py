@@ -25,8 +25,8 @@ _SYMBOLS = {
     2.3025850929940455: "log(10)",  # torch's literal, one unit below the nearest
 }
 
-LARGEST_DENOMINATOR = 2**22
-"""Counts of elements do not exceed this, and two fractions below it differ by more than float64 resolves near 1."""
+LARGEST_DENOMINATOR = 2**20
+"""Counts of elements do not exceed this, and few float64 numbers round a fraction below it by accident (1 in 10^4)."""
 
 
 def with_exact_constants(derivative: Graph, function: Graph) -> Graph:
