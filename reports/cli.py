@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from reports.commands.certify import certify
 from reports.commands.compare import compare
 from reports.commands.gate import gate
 from reports.commands.plan import plan
@@ -24,5 +25,6 @@ app.command("verify")(verify)
 app.command("gate")(gate)
 app.command("report")(report)
 app.command("compare")(compare)
+app.command("certify")(certify)
 app.command("plan")(plan)
 app.command("selftest")(selftest)

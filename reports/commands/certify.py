@@ -9,16 +9,16 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import typer
 from rich.console import Console
 
-from reports.certificate import certificate_page
-from reports.commands.status import COULD_NOT_RUN, leave
-from verify.certificate import Answer, Settings, SourceError, certify_source, source_from
-from verify.reference.graph import TracingError, UnsupportedOperationError
+from reports.commands.status import leave, user_errors
+
+
+if TYPE_CHECKING:
+    from verify.certificate import Settings
 
 
 class Precision(StrEnum):
@@ -50,11 +50,19 @@ def certify(
     max_width: Annotated[int, typer.Option(help="most components per sample for the fixed point")] = 320,
 ) -> None:
     """Write certificate.json, certificate.html and recheck.py into OUT; status 0 if everything asked is proved."""
+    # Imported here, because torch takes seconds and the commands that only read results do without it.
+    import torch
+
+    from reports.certificate import certificate_page
+    from verify.certificate import Answer, SourceError, certify_source, source_from
+    from verify.reference.graph import TracingError, UnsupportedOperationError
+
     folder = os.getcwd()
     if folder not in sys.path:
         # A console script does not look for modules where it is called; `python -m` does.
         sys.path.insert(0, folder)
-    with _user_errors(), _stages() as progress:
+    refusals = (SourceError, TracingError, UnsupportedOperationError, _SettingsError, OSError)
+    with user_errors(*refusals), _stages() as progress:
         settings = _settings(
             beta=beta,
             num_steps=steps,
@@ -91,19 +99,12 @@ class _SettingsError(ValueError):
 
 
 def _settings(**options: object) -> Settings:
+    from verify.certificate import Settings
+
     try:
         return Settings(**options)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise _SettingsError(str(error)) from error
-
-
-@contextmanager
-def _user_errors() -> Generator[None]:
-    try:
-        yield
-    except (SourceError, TracingError, UnsupportedOperationError, _SettingsError, OSError) as error:
-        typer.echo(f"revdeq: {error}", err=True)
-        raise typer.Exit(COULD_NOT_RUN) from None
 
 
 @contextmanager

@@ -47,8 +47,8 @@ def build(dossier: Dossier) -> Sequence[Block]:
     first = tuple(tuple(_cell(name, row[name]) for name in _SHOWN) for row in rows[:_FIRST])
     return [
         Prose(
-            "Worst rows first: those that fall short, then by bits over the limit, those without power last. The same rows "
-            "are in tables/measurements.csv and tables/measurements.parquet beside this file."
+            "Worst first: rows that fall short, then by bits over the limit, and last those without power. All are "
+            "in tables/measurements.csv and tables/measurements.parquet beside this file."
         ),
         MeasurementTable(
             caption=f"The {min(_FIRST, len(rows))} worst of {len(rows)} measurements.",
