@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from verify.certificate import Settings, certify
-from verify.certificate.certify import cotangents_of, joined
+from verify.certificate.posed import cotangents_of, joined
 from verify.certificate.stages import fixed_point_stage, n_step_stage
 from verify.reference.arithmetic import Multiprecision
 from verify.reference.arithmetic.balls import Balls
