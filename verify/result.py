@@ -6,6 +6,7 @@ that float, unknown and missing keys are errors, and a file is replaced whole or
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -386,20 +387,26 @@ def _decode(value: object, kind: Any, path: _Path) -> Any:
     return _decode_object(value, kind, path)
 
 
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Return the types of the fields of a record, which are resolved once and not once a row."""
+    hints = get_type_hints(kind)
+    return {item.name: hints[item.name] for item in fields(cast("Any", kind))}
+
+
 def _decode_object(value: object, kind: type[T], path: _Path) -> T:
     if not isinstance(value, dict):
         raise _wrong(path, value, "an object")
     values = cast("dict[str, object]", value)
-    hints = get_type_hints(kind)
-    names = [item.name for item in fields(cast("Any", kind))]
-    unknown = sorted(set(values) - set(names))
-    missing = [name for name in names if name not in values]
+    hints = _hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    missing = [name for name in hints if name not in values]
     if unknown or missing:
         raise ResultsError(
             f"{path.text} lacks {missing} and has unknown {unknown}: "
             f"version {VERSION} of the schema has exactly its own keys; run revdeq verify again."
         )
-    return kind(**{name: _decode(values[name], hints[name], path / name) for name in names})
+    return kind(**{name: _decode(values[name], hint, path / name) for name, hint in hints.items()})
 
 
 def _wrong(path: _Path, value: object, allowed: object) -> ResultsError:

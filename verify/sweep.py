@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from verify.case import Case
+from verify.case import Case, CaseError
 from verify.checks import Trial, measure
 from verify.checks.grid import GRID, measure_grid, measure_grid_case
 from verify.curves import measure_curves
@@ -211,7 +211,7 @@ class _Shell:
 def _replay(shell: _Shell, only: str) -> Results:
     case = Case.parse(only)
     if case.problem not in (*PROBLEMS, GRID):
-        raise ValueError(f"case {only!r} is of no known problem: give one of {', '.join(PROBLEMS)}.")
+        raise CaseError(f"case {only!r} is of no known problem: give one of {', '.join(PROBLEMS)}.")
     if case.device not in _devices("all"):
         raise SweepError(f"case {only!r} needs {case.device}: {cuda_absence()}; replay it where it was measured.")
     trial_of = _Trials(shell.subject)
