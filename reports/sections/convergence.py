@@ -9,6 +9,7 @@ from reports.dossier import Dossier
 from reports.figures.convergence import convergence, until_flat
 from reports.ranking import verdict_level, verdict_word
 from reports.sections.parts import by_precision
+from reports.sections.rates import rate_blocks
 from reports.text import number
 
 
@@ -26,6 +27,7 @@ def build(dossier: Dossier) -> Sequence[Block]:
     shown = [until_flat(curve) for curve in curves]
     blocks += by_precision(shown, convergence, "convergence", "Convergence, each curve cut soon after it is flat")
     blocks += _rates(dossier)
+    blocks += rate_blocks(dossier)
     return blocks
 
 
