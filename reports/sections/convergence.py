@@ -17,7 +17,7 @@ def build(dossier: Dossier) -> Sequence[Block]:
     """Convergence curves with the predicted rate, and the fitted rates beside the predicted ones."""
     curves = dossier.named("convergence")
     if not curves:
-        return [Notice("bad", "No convergence curve was measured.")]
+        return [Notice("bad", "No convergence curve was measured."), *rate_blocks(dossier)]
     blocks: list[Block] = [
         Prose(
             "Each step costs two evaluations of f. Where the spectrum of the Jacobian at the fixed point is known, the "
