@@ -1,6 +1,8 @@
 """Two gloo processes: DDP and FSDP2 round the model, and FSDP2 inside f, which is refused."""
 
-import multiprocessing
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +37,11 @@ def data() -> torch.Tensor:
     return torch.linspace(-1.0, 1.0, 16, dtype=torch.float64).reshape(4, 4)
 
 
-def work(rank: int, meeting: str, results: Any) -> None:
+def work(rank: int, meeting: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     try:
-        results.put((rank, "ddp", ddp(rank)))
-        results.put((rank, "fsdp round", fsdp_round(rank)))
-        results.put((rank, "fsdp inside", fsdp_inside(rank)))
+        return {"ddp": ddp(rank), "fsdp round": fsdp_round(rank), "fsdp inside": fsdp_inside(rank)}
     finally:
         distributed.destroy_process_group()
 
@@ -78,19 +78,17 @@ def fsdp_inside(rank: int) -> str:
 
 
 def answers(folder: Path) -> dict[tuple[int, str], Any]:
-    """Return what the two processes found, by rank and name."""
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    processes = [context.Process(target=work, args=(rank, str(folder / "meeting"), results)) for rank in range(2)]
-    for process in processes:
-        process.start()
+    """Return what the two processes found, by rank and name; each runs this file, and one that dies fails the test."""
+    commands = [[sys.executable, __file__, str(rank), str(folder / "meeting")] for rank in range(2)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
     try:
-        found = [results.get(timeout=300) for _ in range(6)]
+        printed = [process.communicate(timeout=300)[0] for process in processes]
     finally:
         for process in processes:
-            process.join(timeout=60)
             process.kill()
-    return {(rank, name): value for rank, name, value in found}
+    assert [process.returncode for process in processes] == [0, 0]
+    found = [json.loads(text.splitlines()[-1]) for text in printed]
+    return {(rank, name): value for rank in range(2) for name, value in found[rank].items()}
 
 
 def test_two_processes_get_the_gradients_of_the_whole_batch_and_sharding_inside_is_refused(tmp_path: Path):
@@ -105,3 +103,7 @@ def test_two_processes_get_the_gradients_of_the_whole_batch_and_sharding_inside_
             for g, w in zip(got, want, strict=True):
                 torch.testing.assert_close(torch.tensor(g, dtype=torch.float64), w, rtol=1e-11, atol=1e-13)
         assert "apply fully_shard or DDP to the module that calls solve" in found[rank, "fsdp inside"]
+
+
+if __name__ == "__main__":
+    print(json.dumps(work(int(sys.argv[1]), sys.argv[2])))

@@ -1,6 +1,7 @@
 """Schedules, "auto" and "adaptive" betas of the reversible solver: the same gradient by every adjoint, and no trace."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -43,11 +44,12 @@ def function(z, args):
     return torch.tanh(z @ w + x)
 
 
-def gradients(relaxation, adjoint, z0, dtype=torch.float64, **options):
+def gradients(relaxation, adjoint, z0, dtype: Any = torch.float64, **options: Any) -> tuple[Any, Any]:
     z0 = z0.to(dtype).requires_grad_()
     w, x = weight().to(dtype).requires_grad_(), torch.linspace(0, 1, 6, dtype=dtype).requires_grad_()
     solver = Reversible(relaxation)
-    solution = solve(function, z0, (w, x), solver=solver, adjoint=adjoint, **{"max_steps": 12, **options})
+    settings: Any = {"max_steps": 12, **options}
+    solution: Any = solve(function, z0, (w, x), solver=solver, adjoint=adjoint, **settings)
     loss = (solution.z1 * start(*z0.shape)).sum() + 0.3 * solution.y1.sum()
     return solution, torch.autograd.grad(loss, (z0, w, x))
 
@@ -77,7 +79,7 @@ def test_samples_that_stop_by_themselves_keep_their_gradient(relaxation):
             adjoint=UnrolledAdjoint(),
             max_steps=80,
         ).z1[0]
-    options = {"rtol": 1e-4, "atol": 0.0, "throw": False}
+    options: Any = {"rtol": 1e-4, "atol": 0.0, "throw": False}
     reference, expected = gradients(relaxation, UnrolledAdjoint(), z0, **options)
     assert int(reference.num_steps[0]) == 0 < int(reference.num_steps.max())
     for adjoint in ADJOINTS:
@@ -88,7 +90,7 @@ def test_samples_that_stop_by_themselves_keep_their_gradient(relaxation):
 
 
 def test_float32_function_with_adaptive_betas_keeps_all_its_bits():
-    options = {"dtype": torch.float32, "max_steps": 3}
+    options: Any = {"dtype": torch.float32, "max_steps": 3}
     solution, found = gradients("adaptive", ReversibleAdjoint(), start(3, 6), **options)
     _, expected = gradients("adaptive", UnrolledAdjoint(), start(3, 6), **options)
     assert solution.health is not None
@@ -107,7 +109,7 @@ def test_a_tree_of_leaves_is_paced_by_its_joint_residual():
 
     grads = []
     for adjoint in (UnrolledAdjoint(), ReversibleAdjoint(min_bits=0)):
-        solution = solve(coupled, z0, w, solver=Reversible("adaptive"), adjoint=adjoint, max_steps=6)
+        solution: Any = solve(coupled, z0, w, solver=Reversible("adaptive"), adjoint=adjoint, max_steps=6)
         assert solution.beta.shape == (4, 6)
         grads.append(torch.autograd.grad(solution.z1["a"].sum() + solution.y1["b"].sum(), w)[0])
     assert float((grads[0] - grads[1]).norm() / grads[0].norm()) <= 2.0**-30
@@ -115,8 +117,12 @@ def test_a_tree_of_leaves_is_paced_by_its_joint_residual():
 
 def test_a_sample_does_not_depend_on_the_pace_of_the_others():
     args = (weight(), torch.linspace(0, 1, 6, dtype=torch.float64))
-    many = solve(function, start(3, 6), args, solver=Reversible("adaptive"), adjoint=UnrolledAdjoint(), max_steps=9)
-    one = solve(function, start(3, 6)[1:2], args, solver=Reversible("adaptive"), adjoint=UnrolledAdjoint(), max_steps=9)
+    many: Any = solve(
+        function, start(3, 6), args, solver=Reversible("adaptive"), adjoint=UnrolledAdjoint(), max_steps=9
+    )
+    one: Any = solve(
+        function, start(3, 6)[1:2], args, solver=Reversible("adaptive"), adjoint=UnrolledAdjoint(), max_steps=9
+    )
     # Products of other shapes may round otherwise; the betas follow ratios of residuals that are far above that.
     assert torch.allclose(many.beta[1], one.beta[0], rtol=1e-9, atol=0)
     assert torch.allclose(many.z1[1], one.z1[0], rtol=1e-9, atol=0)
@@ -126,7 +132,7 @@ def test_adaptive_beta_finds_youngs_optimum_and_keeps_it():
     def linear(z, args):
         return z @ args + 1
 
-    solution = solve(
+    solution: Any = solve(
         linear,
         torch.zeros(1, 6, dtype=torch.float64),
         weight(0.97),
@@ -188,7 +194,8 @@ def test_auto_leaves_generators_and_running_statistics_as_the_solve_alone_leaves
             noise = torch.rand(6, generator=own)
             return 0.3 * torch.dropout(self.norm(self.linear(z) + 3 * start(4, 6).float()), 0.2, True) + 0.01 * noise
 
-    after, relaxation = [], "auto"
+    after: list[Any] = []
+    relaxation: Any = "auto"
     for _ in range(2):
         torch.manual_seed(0)
         own.manual_seed(3)
