@@ -1,0 +1,290 @@
+"""Rigorous bounds on what rounding does to the states, their reversal and the gradient of dense cells.
+
+NOTE [The recursions]
+f(z) = phi(z W^T + c) with |phi'| <= 1 has the Lipschitz constant k = |W|_2 in the 2-norm of the whole batch, and its
+derivative K(z) = diag(phi') W the constant M = |phi''| k^2. With u the unit roundoff, bounds of the errors follow the
+iteration itself, a = 1 - beta and A = 1/|a|:
+
+    forward     e_y' = |a| e_y + beta (k e_z + eps_f) + u (2 |a y| + 2 beta |f| + |y'|),   e_z' with e_y' likewise
+    reversal    d_z  = A (d_z' + beta (k d_y' + eps_f)) + u (A (3 beta |f| + 2 |z' - beta f|) + 2 |z|),   d_N = e_N
+    cotangents  h_q  = h_py + beta ((k + M d_y') h_pz + M d_y' |p_z|) + rounding,
+                h_py <- |a| h_q,   h_pz <- |a| h_pz + beta ((k + M d_z) h_q + M d_z |q|) + rounding
+    W           sum of (|phi' p| error) |z| + |p| d_z over the evaluations, and the roundings of products and sums
+
+The first two are T7's majorants with the local errors written out; the others carry them into the gradient. Norms on
+the right are those of the exact trajectory (computed in float64, and widened) plus the bound so far, which makes them
+bounds of the computed ones. Reversal assumes nothing of f's repeating: the value is counted as wrong by eps_f anew.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verify.problems.problem import Problem
+
+
+Floats = NDArray[np.float64]
+
+# What the float64 trajectory's own rounding may hide: it is wrong by less than 2^-30 of its norm on these problems,
+# whose cotangents and states stay within a few powers of ten over the steps that are bounded.
+_WIDENED = 1 + 2.0**-20
+# An elementary function of torch errs by less than 2 units in the last place, 4 u.
+_ELEMENTARY = 4
+
+
+@dataclass(frozen=True)
+class ErrorBounds:
+    """Bounds on the 2-norms of errors against the exact N-step iteration and its gradient.
+
+    Attributes:
+        forward_y: of y_N in the state dtype.
+        forward_z: of z_N.
+        rebuilt_y: entry n bounds that of y_n as the reversal rebuilds it.
+        rebuilt_z: likewise z_n.
+        gradient: leaf -> that of dL/dleaf, for the leaves "z0", "args.W" and "args.b".
+    """
+
+    forward_y: float
+    forward_z: float
+    rebuilt_y: tuple[float, ...]
+    rebuilt_z: tuple[float, ...]
+    gradient: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """phi(z W^T + c) in numbers.
+
+    Attributes:
+        weight: W.
+        constant: c, one row a sample.
+        curved: whether phi is tanh; else the identity.
+        size: a bound on the norm of what c was summed from, |x| |U|^T + |b|.
+        roundings: how many roundings c took.
+    """
+
+    weight: Floats
+    constant: Floats
+    curved: bool
+    size: float
+    roundings: int
+
+    @staticmethod
+    def of(problem: Problem) -> _Cell:
+        if "W" not in problem.args or not problem.name.startswith(("affine-", "dense-tanh")):
+            raise ValueError(
+                f"problem {problem.name} is not phi(z W^T + c) with phi tanh or the identity, so there is no bound; "
+                "give an affine problem or dense-tanh."
+            )
+        args, samples = problem.args, len(problem.z0)
+        bias = np.broadcast_to(args["b"], problem.z0.shape)
+        if problem.name.startswith("affine-"):
+            return _Cell(args["W"], bias, False, _norm(bias), 0)
+        x, u = args["x"], args["U"]
+        size = _norm(np.abs(x) @ np.abs(u).T + np.abs(bias)) if samples else 0.0
+        return _Cell(args["W"], x @ u.T + bias, True, size, x.shape[1] + 1)
+
+    @property
+    def lipschitz(self) -> float:
+        return float(np.linalg.norm(self.weight, 2)) * _WIDENED
+
+    @property
+    def absolute(self) -> float:
+        return float(np.linalg.norm(np.abs(self.weight), 2)) * _WIDENED
+
+    @property
+    def curvature(self) -> float:
+        # max |tanh''| = 4 / (3 sqrt 3)
+        return 4 / (3 * math.sqrt(3)) * self.lipschitz**2 if self.curved else 0.0
+
+    def value(self, z: Floats) -> Floats:
+        inner = z @ self.weight.T + self.constant
+        return np.tanh(inner) if self.curved else inner
+
+    def slope(self, z: Floats) -> Floats:
+        return 1 - self.value(z) ** 2 if self.curved else np.ones_like(z)
+
+
+@dataclass(frozen=True)
+class _Exact:
+    """The iteration and its cotangents in float64: norms of everything that the bounds multiply."""
+
+    y: list[Floats]
+    z: list[Floats]
+    at_y: list[Floats]
+    at_z: list[Floats]
+    p_y: list[Floats]
+    p_z: list[Floats]
+    q: list[Floats]
+
+    @staticmethod
+    def of(cell: _Cell, problem: Problem, beta: float, num_steps: int) -> _Exact:
+        a = 1 - beta
+        y, z = [problem.z0], [problem.z0]
+        at_y: list[Floats] = []
+        at_z: list[Floats] = []
+        for _ in range(num_steps):
+            at_z.append(cell.value(z[-1]))
+            y.append(a * y[-1] + beta * at_z[-1])
+            at_y.append(cell.value(y[-1]))
+            z.append(a * z[-1] + beta * at_y[-1])
+        p_y, p_z = [problem.cotangent_y], [problem.cotangent_z]
+        q: list[Floats] = []
+        for n in reversed(range(num_steps)):
+            q.append(p_y[-1] + beta * (cell.slope(y[n + 1]) * p_z[-1]) @ cell.weight)
+            p_z.append(a * p_z[-1] + beta * (cell.slope(z[n]) * q[-1]) @ cell.weight)
+            p_y.append(a * q[-1])
+        return _Exact(y, z, at_y, at_z, p_y[::-1], p_z[::-1], q[::-1])
+
+
+def error_bounds(
+    problem: Problem, beta: float, num_steps: int, *, unit_roundoff_state: float, unit_roundoff_function: float
+) -> ErrorBounds:
+    """Bound the errors of N reversible steps, of their reversal and of its gradient, for any order of summation.
+
+    Args:
+        problem: an affine problem or "dense-tanh".
+        beta: relaxation parameter in (0, 2), not 1.
+        num_steps: N >= 0.
+        unit_roundoff_state: u of the states: 2^-53 for float64, 2^-24 for float32, 2^-8 for bfloat16 (half the spacing
+            at 1, as in `torch.finfo(dtype).eps / 2`).
+        unit_roundoff_function: u of z0, the args and f; not finer than the state's.
+
+    Returns:
+        `ErrorBounds`; infinite where they leave the range of float64. They hold as long as no computed number leaves
+        the range of its own dtype.
+
+    Raises:
+        ValueError: another problem; a beta that cannot be undone.
+
+    References:
+        Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM (2002), sections 3.1 and 3.5,
+        doi:10.1137/1.9780898718027. (T7)
+    """
+    if not 0 < beta < 2 or beta == 1:
+        raise ValueError(f"beta is {beta}; a step can be undone for 0 < beta < 2, not 1.")
+    cell = _Cell.of(problem)
+    run = _Bounded(cell, problem, beta, num_steps, unit_roundoff_state, unit_roundoff_function)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return run.bounds()
+
+
+class _Bounded:
+    def __init__(
+        self, cell: _Cell, problem: Problem, beta: float, num_steps: int, state: float, function: float
+    ) -> None:
+        self.cell, self.beta, self.steps = cell, beta, num_steps
+        self.a, self.amplification = abs(1 - beta), 1 / abs(1 - beta)
+        self.u, self.v = state, function
+        self.k, self.curvature = cell.lipschitz, cell.curvature
+        self.exact = _Exact.of(cell, problem, beta, num_steps)
+        self.samples, self.width = problem.z0.shape
+
+    def gamma(self, count: int) -> float:
+        """Bound on the relative error of `count` roundings in the function's dtype."""
+        total = count * self.v
+        return total / (1 - total) if total < 1 else math.inf
+
+    def value_error(self, z_norm: float, f_norm: float) -> float:
+        """eps_f: the cast of the state, the dot products, the sum with c, and phi."""
+        cast = 1.04 * self.v * self.k * z_norm if self.u < self.v else 0.0
+        inner = self.gamma(self.width + 2 + self.cell.roundings) * (self.cell.absolute * z_norm + self.cell.size)
+        return cast + inner + (_ELEMENTARY * self.v * (f_norm + inner) if self.cell.curved else 0.0)
+
+    def bounds(self) -> ErrorBounds:
+        y, z = self.forward()
+        return self.backward(y, z)
+
+    def forward(self) -> tuple[float, float]:
+        e_y = e_z = 0.0
+        for n in range(self.steps):
+            e_y = self.half_step(e_y, e_z, self.exact.y[n], self.exact.z[n], self.exact.at_z[n], self.exact.y[n + 1])
+            e_z = self.half_step(
+                e_z, e_y, self.exact.z[n], self.exact.y[n + 1], self.exact.at_y[n], self.exact.z[n + 1]
+            )
+        return e_y, e_z
+
+    def half_step(self, own: float, other: float, s: Floats, at: Floats, value: Floats, after: Floats) -> float:
+        wrong = self.k * other + self.value_error(_norm(at) + other, _norm(value) + self.k * other)
+        size = 2 * self.a * (_norm(s) + own) + 2 * self.beta * (_norm(value) + wrong)
+        error = self.a * own + self.beta * wrong + self.u * size
+        return (error + self.u * (_norm(after) + error)) * _WIDENED
+
+    def undo(self, own: float, other: float, after: Floats, at: Floats, value: Floats, s: Floats) -> float:
+        wrong = self.k * other + self.value_error(_norm(at) + other, _norm(value) + self.k * other)
+        del after
+        difference = self.a * _norm(s) + own + self.beta * wrong
+        error = own + self.beta * wrong + self.u * (3 * self.beta * (_norm(value) + wrong) + 2 * difference)
+        rebuilt = self.amplification * error
+        return (rebuilt + 2 * self.u * (_norm(s) + rebuilt)) * _WIDENED
+
+    def pulled(self, error: float, p: Floats, off: float, at: Floats, value: Floats) -> tuple[float, float]:
+        """Bounds on the errors of beta K^T p and of beta phi' p, for a cotangent and a state that are off."""
+        size = _norm(p) + error
+        wrong = self.value_error(_norm(at) + off, _norm(value) + self.k * off) if self.cell.curved else 0.0
+        slope = self.curvature / max(self.k, 1e-300) * off + 2 * wrong + 4 * self.v if self.cell.curved else 0.0
+        # The factor beta, the cast to f's dtype and the product with phi' round once each.
+        hidden = self.beta * (error + (slope + self.gamma(4)) * size)
+        through = self.k * hidden + self.gamma(self.width + 2) * self.cell.absolute * (self.beta * size + hidden)
+        return through * _WIDENED, hidden * _WIDENED
+
+    def backward(self, forward_y: float, forward_z: float) -> ErrorBounds:
+        exact = self.exact
+        d_y, d_z = forward_y, forward_z
+        rebuilt_y, rebuilt_z = [d_y], [d_z]
+        h_y = h_z = 0.0
+        weight = bias = total_weight = total_bias = 0.0
+        for n in reversed(range(self.steps)):
+            y, z, p_y, p_z, q = exact.y[n + 1], exact.z[n], exact.p_y[n + 1], exact.p_z[n + 1], exact.q[n]
+            d_z = self.undo(d_z, d_y, exact.z[n + 1], y, exact.at_y[n], z)
+            through, hidden = self.pulled(h_z, p_z, d_y, y, exact.at_y[n])
+            parts = self.parts(hidden, p_z, h_z, y, d_y)
+            weight, bias = weight + parts[0], bias + parts[1]
+            total_weight, total_bias = total_weight + parts[2], total_bias + parts[3]
+            h_q = (h_y + through) * (1 + self.u) + self.u * (_norm(p_y) + _norm(q))
+            d_y = self.undo(d_y, d_z, y, z, exact.at_z[n], exact.y[n])
+            through, hidden = self.pulled(h_q, q, d_z, z, exact.at_z[n])
+            parts = self.parts(hidden, q, h_q, z, d_z)
+            weight, bias = weight + parts[0], bias + parts[1]
+            total_weight, total_bias = total_weight + parts[2], total_bias + parts[3]
+            h_z = self.a * h_z * (1 + 3 * self.u) + through + 3 * self.u * self.a * _norm(p_z)
+            h_z += self.u * (_norm(exact.p_z[n]) + h_z)
+            h_y = self.a * h_q * (1 + 3 * self.u) + 2 * self.u * self.a * _norm(q)
+            rebuilt_y.append(d_y)
+            rebuilt_z.append(d_z)
+        # Sums over 2 N evaluations at the accumulator's roundoff, at most float32's, then one rounding to f's dtype.
+        summed = 2 * self.steps * min(self.v, 2.0**-24) + self.v
+        start = h_y + h_z + (self.u + self.v) * 2 * (_norm(exact.p_y[0]) + _norm(exact.p_z[0]) + h_y + h_z)
+        return ErrorBounds(
+            forward_y=forward_y,
+            forward_z=forward_z,
+            rebuilt_y=tuple(rebuilt_y[::-1]),
+            rebuilt_z=tuple(rebuilt_z[::-1]),
+            gradient={
+                "z0": start,
+                "args.W": weight + summed * (total_weight + weight),
+                "args.b": bias + summed * (total_bias + bias),
+            },
+        )
+
+    def parts(self, hidden: float, p: Floats, error: float, s: Floats, off: float) -> tuple[float, float, float, float]:
+        """Bounds on the errors that one evaluation leaves in dL/dW and dL/db, and on the norms of its parts."""
+        size, state = self.beta * (_norm(p) + error) + hidden, _norm(s) + off
+        rounded = self.gamma(self.samples + 2) * size
+        cast = 1.04 * self.v * state if self.u < self.v else 0.0
+        samples = math.sqrt(self.samples) if self.cell.curved else 1.0
+        return (
+            (hidden + rounded) * state + size * (off + cast),
+            samples * (hidden + rounded),
+            size * state,
+            samples * size,
+        )
+
+
+def _norm(values: Any) -> float:
+    return float(np.linalg.norm(values)) * _WIDENED
