@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,8 @@ RACE = {
 }
 
 
-def curve(name: str, problem: str, x, y, **fields) -> Curve:
-    labels = {"solver": "reversible", "dtype": "float64", "state_dtype": "float64", "device": "cpu", **fields}
+def curve(name: str, problem: str, x, y, **fields: Any) -> Curve:
+    labels: dict[str, Any] = {"solver": "reversible", "dtype": "float64", "state_dtype": "float64", "device": "cpu", **fields}
     return Curve(name=name, problem=problem, x_name="x", y_name="y", x=tuple(x), y=tuple(y), **labels)
 
 
@@ -94,6 +95,7 @@ def test_what_does_not_help_is_named(blocks):
 def test_solvers_without_reversed_steps_stand_apart(blocks):
     (fold,) = [block for block in blocks if isinstance(block, Fold)]
     (table,) = fold.blocks
+    assert isinstance(table, Grid)
     assert table.columns == ("equilibrium", "anderson")
 
 
