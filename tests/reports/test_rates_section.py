@@ -24,7 +24,13 @@ RACE = {
 
 
 def curve(name: str, problem: str, x, y, **fields: Any) -> Curve:
-    labels: dict[str, Any] = {"solver": "reversible", "dtype": "float64", "state_dtype": "float64", "device": "cpu", **fields}
+    labels: dict[str, Any] = {
+        "solver": "reversible",
+        "dtype": "float64",
+        "state_dtype": "float64",
+        "device": "cpu",
+        **fields,
+    }
     return Curve(name=name, problem=problem, x_name="x", y_name="y", x=tuple(x), y=tuple(y), **labels)
 
 
