@@ -53,7 +53,7 @@ def steps_that_return(arithmetic: Arithmetic, beta: float, dtype: torch.dtype, s
 
 @FIXED
 @given(st.sampled_from(BETAS), st.sampled_from(DTYPES), st.integers(0, 2**20), st.integers(1, 40))
-def test_half_steps_undone_return_the_very_bits(beta, dtype, seed, num_steps):
+def test_t8_half_steps_undone_return_the_very_bits(beta, dtype, seed, num_steps):
     assert steps_that_return(Bitwise(), beta, dtype, seed, num_steps) == num_steps
 
 
@@ -123,7 +123,7 @@ def test_a_half_step_differs_from_the_real_one_by_at_most_its_resolution(beta, d
 
 
 @pytest.mark.parametrize("beta", [0.5, 0.75, 1.25, 0.875])
-def test_the_free_steps_leave_no_remainder(beta):
+def test_m3_free_steps_leave_no_remainder(beta):
     arithmetic, dtype = Bitwise(), torch.float32
     free = arithmetic.free_steps(beta, dtype)
     assert free == 20 // int(math.log2(bitwise_form(beta).m))
