@@ -33,7 +33,7 @@ def index_select(ops: Arithmetic, x: Array, dim: int, positions: Array) -> Array
 
 @register("aten.gather.default")
 def gather(ops: Arithmetic, x: Array, dim: int, positions: Array, sparse_grad: bool = False) -> Array:
-    """x[i][j] with j the index along the axis"""
+    """x[i, j] with j the index along the axis"""
     del ops, sparse_grad
     return x[_along(x, dim, positions)]
 
