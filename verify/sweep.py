@@ -29,9 +29,8 @@ from verify.checks.grid import GRID, measure_grid, measure_grid_case
 from verify.curves import measure_curves
 from verify.environment import SEED, command_line, cuda_absence, describe
 from verify.planted.selftest import selftest
-from verify.problems import PROBLEMS, get_problem, problem_names
+from verify.problems import PROBLEMS, get_problem
 from verify.profiles import PROFILES, STUDY, Task, cases, checks_for, left_out, tasks
-from verify.rate_study.curves import study_curves
 from verify.result import (
     Curve,
     FaultRecord,
@@ -42,6 +41,7 @@ from verify.result import (
     read_results,
     write_results,
 )
+from verify.studies import measure_studies, studies_left_out
 from verify.subject import load_subject
 
 
@@ -129,7 +129,7 @@ def run(
     results = shell.results(
         parts=[parts[task] for task in planned],
         complete=True,
-        not_measured=(*missing, *left_out(profile)),
+        not_measured=(*missing, *left_out(profile), *studies_left_out(subject)),
     )
     write_results(results, out / RESULTS)
     _forget(out / PARTIAL)
@@ -153,7 +153,7 @@ def measure_task(task: Task, subject: str) -> Part:
             rows, curves = measure_grid(load_subject(subject), task.device, _options(subject))
             return Part(tuple(rows), tuple(curves))
         if task.problem == STUDY:
-            return Part((), tuple(study_curves(problem_names(task.profile))) if subject == "revdeq" else ())
+            return Part((), tuple(measure_studies(task.profile, subject)))
         trial_of = _Trials(subject)
         curves = measure_curves(task, trial_of)
         rows = [row for case in cases(task) for check in checks_for(case) for row in measure(check, trial_of(case))]

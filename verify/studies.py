@@ -1,0 +1,56 @@
+"""The studies of a run: what it measures for the report beside the cases that the gate judges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from verify.problems import problem_names
+from verify.rate_study.curves import study_curves
+from verify.result import Curve, NotMeasured
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study; what it measures goes into the results as curves.
+
+    Args:
+        name: what it is about, unique.
+        curves: profile ("quick", "full" or "nightly") -> its curves. It runs in a worker process, on one thread.
+    """
+
+    name: str
+    curves: Callable[[str], Iterable[Curve]]
+
+
+def _convergence(profile: str) -> Iterable[Curve]:
+    return study_curves(problem_names(profile))
+
+
+STUDIES: tuple[Study, ...] = (Study("convergence", _convergence),)
+"""Every study, in the order of the results; a new one is a line here."""
+
+
+def measure_studies(profile: str, subject: str) -> list[Curve]:
+    """Run all studies, which are about this distribution and no other subject.
+
+    Args:
+        profile: "quick", "full" or "nightly".
+        subject: what the run verifies.
+
+    Returns:
+        Their curves, in the order of `STUDIES`; none for another subject, see `studies_left_out`.
+    """
+    return [] if subject != "revdeq" else [curve for study in STUDIES for curve in study.curves(profile)]
+
+
+def studies_left_out(subject: str) -> tuple[NotMeasured, ...]:
+    """What a run of another subject leaves out, in words.
+
+    Args:
+        subject: what the run verifies.
+    """
+    if subject == "revdeq":
+        return ()
+    names = ", ".join(study.name for study in STUDIES)
+    return (NotMeasured(what=f"the studies ({names})", why="they compare solvers and modes of revdeq itself"),)
