@@ -1,0 +1,100 @@
+"""Every solver with every adjoint, at 2N evaluations of f in the forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from revdeq import (
+    Adjoint,
+    Anderson,
+    Broyden,
+    CheckpointedAdjoint,
+    ImplicitAdjoint,
+    PhantomAdjoint,
+    Relaxed,
+    Reversible,
+    ReversibleAdjoint,
+    Solver,
+    UnrolledAdjoint,
+    solve,
+)
+from verify.cost_study.workload import Cell, Workload
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to solve and to differentiate.
+
+    Args:
+        solver: how it iterates, or whose solver it is.
+        adjoint: how it is differentiated.
+        state_dtype: dtype of the states between evaluations, "bitwise" for integers that are undone to the bit.
+        forward: cell -> final state with a graph.
+        main: whether the quick profile times it.
+    """
+
+    solver: str
+    adjoint: str
+    state_dtype: str
+    forward: Callable[[Cell], Tensor]
+    main: bool = True
+
+    @property
+    def name(self) -> str:
+        """Solver, adjoint and state, unique among the methods."""
+        return f"{self.solver}, {self.adjoint}, {self.state_dtype}"
+
+
+def methods_of(workload: Workload) -> list[Method]:
+    """Every pair of ours that the cell allows; operator splittings, which need a monotone cell, are not among them.
+
+    All take 2N evaluations of f forward: N reversible steps, 2N of the other solvers.
+
+    Args:
+        workload: what they solve.
+    """
+    beta, twice = workload.beta, workload.evaluations
+    single, double = torch.float32, torch.float64
+
+    def by(solver: Solver, adjoint: Adjoint) -> Callable[[Cell], Tensor]:
+        steps = twice // solver.evaluations_per_step
+
+        def forward(cell: Cell) -> Tensor:
+            found = solve(cell, workload.z0, workload.x, solver=solver, adjoint=adjoint, max_steps=steps, throw=False)
+            assert isinstance(found.z1, Tensor)
+            return found.z1
+
+        return forward
+
+    # min_bits=0: the reversal itself is measured, not the recomputation that may take its place.
+    reversal = ReversibleAdjoint(min_bits=0)
+    found = [
+        Method("reversible", "reversible", "float32", by(Reversible(beta, state_dtype=single), reversal)),
+        Method("reversible", "reversible", "float64", by(Reversible(beta, state_dtype=double), reversal)),
+        Method("reversible", "reversible", "bitwise", by(Reversible(beta, arithmetic="bitwise"), reversal)),
+    ]
+    # The adjoint equation gets 2N iterations too: a relative tolerance of 0 is never met.
+    implicit = ImplicitAdjoint(rtol=0.0, atol=0.0, max_steps=twice, throw=False)
+    adjoints: dict[str, Adjoint] = {
+        "unrolled": UnrolledAdjoint(),
+        "checkpointed": CheckpointedAdjoint(1),
+        "checkpointed, segments": CheckpointedAdjoint(None),
+        "implicit": implicit,
+        "phantom": PhantomAdjoint(1, 1.0),
+    }
+    solvers: dict[str, tuple[Solver, str]] = {
+        "reversible": (Reversible(beta, state_dtype=double), "float64"),
+        "relaxed": (Relaxed(1.0), "float32"),
+        "anderson": (Anderson(), "float32"),
+        "broyden": (Broyden(), "float32"),
+    }
+    for label, (solver, state_dtype) in solvers.items():
+        for kind, adjoint in adjoints.items():
+            exact = kind not in ("implicit", "phantom")
+            main = label == ("reversible" if exact else "relaxed")
+            found.append(Method(label, kind, state_dtype, by(solver, adjoint), main))
+    return found
