@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from verify.problems import problem_names
 from verify.rate_study.curves import study_curves
 from verify.result import Curve, NotMeasured
+from verify.roundoff_study import roundoff_curves
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def _convergence(profile: str) -> Iterable[Curve]:
     return study_curves(problem_names(profile))
 
 
-STUDIES: tuple[Study, ...] = (Study("convergence", _convergence),)
+STUDIES: tuple[Study, ...] = (Study("convergence", _convergence), Study("round-off", roundoff_curves))
 """Every study, in the order of the results; a new one is a line here."""
 
 
