@@ -1,74 +1,54 @@
-"""The same training step by the official JAX library, in its own environment; writes rows for `--peer-rows`.
+"""The same training step by the official JAX library revdeq, in its own environment, driven by `jax_peer`.
 
-    python benchmarks/jax_step.py --out jax.json          (with jax, equinox and the JAX package `revdeq` importable)
+It is started as a file by the interpreter of that environment, and not with -m, because both packages are called
+revdeq. It reads a problem from a file, writes its results to another and says which JAX it is. Then it takes one step
+for each line that it is sent ("floor", "step"), answering with the seconds.
 
-It must be run as a file and not with -m, and outside the environment of this package: both packages are called revdeq.
-Everything is jitted, the floor too (2N evaluations, then 2N evaluations with a VJP each, chained by a data dependence
-so that the compiler keeps them all).
+Everything is jitted, the floor too: 2N evaluations, then 2N evaluations with a VJP each, chained by a data dependence
+so that the compiler keeps them all.
 """
 
-import argparse
 import json
-import statistics
+import sys
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import revdeq
 
 
 def cell(z, x, parameters, heads):
-    """Return the transformer cell of revdeq.nn.Transformer (PyTorch) with the same shapes."""
-    p = parameters
+    """Return what revdeq.nn.Transformer (PyTorch) does with parameters of these names, weights as (outputs, inputs)."""
+
+    def linear(name, u):
+        return u @ parameters[f"{name}.weight"].T + parameters[f"{name}.bias"]
+
+    def normalised(name, u):
+        centred = u - u.mean(-1, keepdims=True)
+        scaled = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        return scaled * parameters[f"{name}.weight"] + parameters[f"{name}.bias"]
+
     batch, tokens, width = z.shape
     u = z + x
-    q, k, v = (t.reshape(batch, tokens, heads, -1).transpose(0, 2, 1, 3) for t in jnp.split(u @ p["qkv"], 3, axis=-1))
+    projected = jnp.split(u @ parameters["query_key_value.weight"].T, 3, axis=-1)
+    q, k, v = (t.reshape(batch, tokens, heads, -1).transpose(0, 2, 1, 3) for t in projected)
     weights = jax.nn.softmax(q @ k.transpose(0, 1, 3, 2) / jnp.sqrt(width // heads), axis=-1)
     seen = (weights @ v).transpose(0, 2, 1, 3).reshape(batch, tokens, width)
-    h = normalised(u + seen @ p["mixed"] + p["mixed_bias"], p["scale1"], p["shift1"])
-    hidden = jax.nn.gelu(h @ p["in"] + p["in_bias"], approximate=False)
-    return normalised(h + hidden @ p["out"] + p["out_bias"], p["scale2"], p["shift2"])
+    h = normalised("norm1", u + linear("mixed", seen))
+    hidden = jax.nn.gelu(linear("mlp.0", h), approximate=False)
+    return normalised("norm2", h + linear("mlp.2", hidden))
 
 
-def normalised(u, scale, shift):
-    """Return the layer normalisation of u over its last dimension."""
-    centred = u - u.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * scale + shift
-
-
-def made(width, batch, tokens):
-    """Return parameters, input and cotangent, with PyTorch's default scales."""
-    keys = iter(jax.random.split(jax.random.PRNGKey(0), 6))
-
-    def uniform(inputs, outputs):
-        bound = inputs**-0.5
-        return jax.random.uniform(next(keys), (inputs, outputs), minval=-bound, maxval=bound)
-
-    parameters = {
-        "qkv": uniform(width, 3 * width),
-        "mixed": uniform(width, width),
-        "in": uniform(width, 4 * width),
-        "out": uniform(4 * width, width),
-        "mixed_bias": jnp.zeros(width),
-        "in_bias": jnp.zeros(4 * width),
-        "out_bias": jnp.zeros(width),
-    }
-    for name in ("scale1", "scale2"):
-        parameters[name] = jnp.ones(width)
-    for name in ("shift1", "shift2"):
-        parameters[name] = jnp.zeros(width)
-    x, cotangent = jax.random.normal(next(keys), (2, batch, tokens, width))
-    return parameters, x, cotangent
-
-
-def steps_of(width, options):
-    """Return the jitted floor and training step."""
-    heads = max(1, width // 32)
-    parameters, x, cotangent = made(width, options.batch, options.tokens)
+def jitted(problem):
+    """Return the floor and the training step (final state and gradients), both jitted, as calls without arguments."""
+    heads, steps, beta = (problem[name].item() for name in ("heads", "num_steps", "beta"))
+    x, cotangent = jnp.asarray(problem["x"]), jnp.asarray(problem["cotangent"])
+    # The parameters are what has a dot in its name.
+    parameters = {name: jnp.asarray(problem[name]) for name in problem if "." in name}
     z0 = jnp.zeros_like(x)
-    count = 2 * options.steps
+    count = 2 * steps
 
     def function(z, args):
         return cell(z, args[0], args[1], heads)
@@ -93,56 +73,34 @@ def steps_of(width, options):
                 function,
                 z0,
                 args,
-                revdeq.Reversible(beta=options.beta),
+                revdeq.Reversible(beta=beta),
                 revdeq.ReversibleAdjoint(),
                 tol=1e-30,  # at 0 the library takes no step at all
-                max_steps=options.steps,
+                max_steps=steps,
             )
-            return jnp.sum(found.z1 * cotangent)
+            return jnp.sum(found.z1 * cotangent), found.z1
 
-        return jax.grad(loss)((x, parameters))
+        gradients, z1 = jax.grad(loss, has_aux=True)((x, parameters))
+        return z1, gradients
 
     return {"floor": lambda: floor(x, parameters), "step": lambda: step(x, parameters)}
 
 
 def main():
-    """Time and write the rows."""
-    parser = argparse.ArgumentParser(description="Time a training step of the JAX library revdeq.")
-    parser.add_argument("--widths", type=int, nargs="+", default=[32, 128, 256, 512])
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=448)
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--beta", type=float, default=0.5)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--clock", choices=["wall", "process"], default="wall")
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    clock = time.perf_counter if options.clock == "wall" else time.process_time
-    rows = []
-    for width in options.widths:
-        chosen = steps_of(width, options)
-        for run in chosen.values():
-            jax.block_until_ready(run())
-        seconds = {name: [] for name in chosen}
-        for _ in range(options.rounds):
-            for name, run in chosen.items():
-                start = clock()
-                jax.block_until_ready(run())
-                seconds[name].append(clock() - start)
-        shared = {"width": width, "batch": options.batch, "tokens": options.tokens, "num_steps": options.steps}
-        shared |= {
-            "beta": options.beta,
-            "rounds": options.rounds,
-            "clock": options.clock,
-            "device": jax.devices()[0].platform,
-        }
-        for name, label in (("floor", "JAX floor, jitted"), ("step", "JAX revdeq, jitted")):
-            low, median, high = statistics.quantiles(seconds[name], n=4)
-            ratio = statistics.median(s / f for s, f in zip(seconds[name], seconds["floor"], strict=True))
-            row = {"method": label, **shared, "median_seconds": median, "low_seconds": low, "high_seconds": high}
-            rows.append(row | {"ratio_to_floor": ratio, "floor": "JAX floor, jitted"})
-    environment = {"jax": jax.__version__}
-    options.out.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1) + "\n")
+    """Answer the lines on the standard input."""
+    problem_file, results_file, clock_name = sys.argv[1:]
+    clock = time.process_time if clock_name == "process" else time.perf_counter
+    runs = jitted(np.load(problem_file))
+    z1, (by_x, by_parameters) = jax.block_until_ready(runs["step"]())
+    np.savez(results_file, z1=z1, x=by_x, **by_parameters)
+    jax.block_until_ready(runs["floor"]())
+    said = {"jax": jax.__version__, "device": jax.devices()[0].platform}
+    print(json.dumps(said), flush=True)
+    for line in sys.stdin:
+        run = runs[line.strip()]
+        start = clock()
+        jax.block_until_ready(run())
+        print(clock() - start, flush=True)
 
 
 if __name__ == "__main__":
