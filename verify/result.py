@@ -111,9 +111,9 @@ class Curve:
     """One line of a figure: y against x, with a prediction and the uncertainty of the reference where there are any.
 
     Args:
-        name: what it shows: "error-vs-evaluations", "convergence", "reconstruction" or "memory", which the gate asks for,
-            or a name of a study in `verify.studies`. Readers leave names alone that they do not know, so a new one
-            needs no new version of the schema.
+        name: what it shows: "error-vs-evaluations", "convergence", "reconstruction" or "memory", which the gate asks
+            for, or a name that a study of `verify.studies` uses. Readers leave names alone that they do not know, so
+            that a new one needs no new version of the schema.
         problem: name of the equilibrium problem.
         solver: as in `Measurement`; so are adjoint, target, beta, dtype, state_dtype and device. In a study, solver and
             adjoint are the names of what it compares.
