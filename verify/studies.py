@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from verify.cost_study import cost_curves, plan_of
 from verify.problems import problem_names
 from verify.rate_study.curves import study_curves
 from verify.result import Curve, NotMeasured
@@ -28,7 +29,15 @@ def _convergence(profile: str) -> Iterable[Curve]:
     return study_curves(problem_names(profile))
 
 
-STUDIES: tuple[Study, ...] = (Study("convergence", _convergence), Study("round-off", roundoff_curves))
+def _cost(profile: str) -> Iterable[Curve]:
+    return cost_curves(plan_of(profile))
+
+
+STUDIES: tuple[Study, ...] = (
+    Study("convergence", _convergence),
+    Study("round-off", roundoff_curves),
+    Study("cost", _cost),
+)
 """Every study, in the order of the results; a new one is a line here."""
 
 

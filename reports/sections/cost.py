@@ -9,6 +9,7 @@ from reports.content import Block, Fold, Grid, Notice, Prose, Section
 from reports.dossier import Dossier
 from reports.figures.memory import memory
 from reports.figures.svg import figure_name
+from reports.sections.training_step import training_step_blocks
 from reports.text import ABSENT, binary_size, number, precision
 from verify.result import Measurement
 
@@ -38,6 +39,7 @@ def build(dossier: Dossier) -> Sequence[Block]:
             )
     else:
         blocks.append(Notice("bad", "No saved bytes were measured against the number of steps."))
+    blocks += training_step_blocks(dossier)
     blocks.append(_counts(dossier.measurements))
     return blocks
 
