@@ -370,7 +370,8 @@ class Replay:
             z: leaves of a state, in z0's dtypes or wider.
         """
         local = tuple(x.detach().requires_grad_() for x in self._f._narrow(z))
-        value = self.evaluate(local)
+        with torch.enable_grad():
+            value = self.evaluate(local)
         if not self._walked:
             own = [t for t in self._f._read if id(t) not in self._substitutes]
             refuse_unlisted(value, (*local, *self.arg_inputs, *own, *self._substitutes.values()), self._replaced)

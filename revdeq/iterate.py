@@ -67,7 +67,7 @@ def completed(state: State, solver: Solver, z0: Leaves, num_steps: int) -> Outco
     states = (*solver.estimate(state), *(solver.coupled(state) or ()))
     # Judged as returned: a state that z0's dtype cannot hold is not finite there.
     dtypes = [start.dtype for start in z0] * (len(states) // len(z0))
-    finite = sample_finite(tuple(leaf.to(dtype) for leaf, dtype in zip(states, dtypes, strict=True)))
+    finite = sample_finite(states, dtypes)
     results = torch.where(finite, Result.STEPS_COMPLETED.code, Result.NONFINITE.code).to(torch.int8)
     results = _with_range(results, solver, state)
     counts = torch.full(shape, num_steps, dtype=torch.int64, device=device)

@@ -1,6 +1,7 @@
 """The one residual, `||f(z) - z||` per sample, and the one rule by which a solve stops."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,18 +28,23 @@ def sample_norm(leaves: Leaves) -> torch.Tensor:
         leaves: tensors of one state.
     """
     shape, wide = sample_shape(leaves), _wide(leaves)
-    flat = [_flat(leaf, shape).to(wide) for leaf in leaves]
-    largest = torch.stack([leaf.abs().amax(dim=-1) for leaf in flat]).amax(dim=0)
+    largest = torch.stack([sample_largest(leaf, shape).to(wide) for leaf in leaves]).amax(dim=0)
     # Squares of very small or large numbers would leave the range; a zero or non-finite norm needs no scale.
     scale = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
-    norms = [torch.linalg.vector_norm(leaf / scale.unsqueeze(-1), dim=-1) for leaf in flat]
+    flat = [_flat(leaf, shape).to(wide) / scale.unsqueeze(-1) for leaf in leaves]
+    norms = [torch.linalg.vector_norm(leaf, dim=-1) for leaf in flat]
     return scale * (norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0))
+
+
+def leaf_norms(leaves: Leaves) -> list[torch.Tensor]:
+    """Return the 2-norm of each leaf, 0-d tensors, in float64 where the device has it."""
+    wide = _wide(leaves)
+    return [torch.linalg.vector_norm(leaf, dtype=wide) for leaf in leaves]
 
 
 def joint_norm(leaves: Leaves) -> torch.Tensor:
     """Return the 2-norm of all leaves together, a 0-d tensor, in float64 where the device has it."""
-    wide = _wide(leaves)
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(leaf, dtype=wide) for leaf in leaves]))
+    return torch.linalg.vector_norm(torch.stack(leaf_norms(leaves)))
 
 
 def _wide(leaves: Leaves) -> torch.dtype:
@@ -49,10 +55,26 @@ def _flat(leaf: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return leaf.reshape(*shape, -1) if leaf.numel() else leaf.new_zeros(*shape, 1)
 
 
-def sample_finite(leaves: Leaves) -> torch.Tensor:
-    """Return whether every component is finite, per sample: a bool tensor of shape `sample_shape(leaves)`."""
+def sample_largest(leaf: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return the largest magnitude per sample, NaN where a component is NaN, in the dtype of the leaf.
+
+    Args:
+        leaf: one leaf of a state.
+        shape: `sample_shape` of the state; () for the largest of all.
+    """
+    return torch.linalg.vector_norm(_flat(leaf, shape), ord=torch.inf, dim=-1)
+
+
+def sample_finite(leaves: Leaves, dtypes: Sequence[torch.dtype]) -> torch.Tensor:
+    """Return whether every component is finite, per sample: a bool tensor of shape `sample_shape(leaves)`.
+
+    Args:
+        leaves: tensors of one or more states.
+        dtypes: for each leaf the dtype in which it has to be finite.
+    """
     shape = sample_shape(leaves)
-    flags = [torch.isfinite(_flat(leaf, shape)).all(dim=-1) for leaf in leaves]
+    largest = [sample_largest(leaf, shape).to(dtype) for leaf, dtype in zip(leaves, dtypes, strict=True)]
+    flags = [torch.isfinite(x) for x in largest]
     return flags[0] if len(flags) == 1 else torch.stack(flags).all(dim=0)
 
 

@@ -1,16 +1,15 @@
 """The reversed steps: states undone, cotangents pulled back, gradients summed.
 
-NOTE [One reversed step]
-With a = 1 - beta, K(s) = df/dz at s, and cotangents p_y, p_z of the states after the step, the backward pass does (a
-and beta of the half step of z above, of y below, where a schedule has them differ)
+NOTE [One reversed half step]
+The half step s' = a s + beta f(o), a = 1 - beta, moved one state s and left the other, o, as it was. With p and q their
+cotangents after it and K(o) = df/dz at o, the backward pass does
 
-    evaluate f(y') and keep its graph          z   = (z' - beta f(y')) / a
-    pull beta p_z back through it              q   = p_y + beta K(y')^T p_z      theta += beta f_theta(y')^T p_z
-    evaluate f(z) and keep its graph           y   = (y' - beta f(z)) / a
-    pull beta q back through it                p_z <- a p_z + beta K(z)^T q      theta += beta f_theta(z)^T q
-                                               p_y <- a q
+    evaluate f(o) and keep its graph           s     = (s' - beta f(o)) / a
+    pull beta p back through it                q     <- q + beta K(o)^T p           p <- a p
+                                               theta <- theta + beta f_theta(o)^T p
 
-so the evaluation that rebuilds a state is the one whose graph carries the cotangent: 2 evaluations and 2 VJPs a step.
+so the evaluation that rebuilds a state is the one whose graph carries the cotangent. A step back is this twice: z is
+undone at y', then y at the z so found, with 2 evaluations of f and 2 VJPs in all.
 
 NOTE [Stopped samples]
 A sample that had stopped by step n gets no VJP from its own values, but where f couples samples (batch statistics) the
@@ -23,11 +22,13 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from revdeq.adjoint.totals import Totals
+from revdeq.arithmetic.base import LeafState
 from revdeq.arithmetic.floating import scaled
 from revdeq.arithmetic.tape import Entry
 from revdeq.function import PartialLeaves, Replay
 from revdeq.iterate import where_active
-from revdeq.residual import joint_norm, masked
+from revdeq.residual import masked
+from revdeq.solver.relaxation import Beta
 from revdeq.solver.reversible import Coupled, Reversible
 from revdeq.tree import Leaves
 
@@ -42,15 +43,17 @@ class Reversed(NamedTuple):
         start: gradient with respect to z0 in the state dtype.
         inputs: gradients of `Replay.inputs`.
         rebuilt: the start states as reversal rebuilt them.
-        cotangent_norm: norm of (p_y, p_z) at the start, a 0-d tensor.
-        replay_error: relative difference of the first replayed value from the forward one, 0-d, or None.
+        cotangents: (p_y, p_z) at the start, whose sum is `start`.
+        replayed: the first replayed value, f(y_N), in the samples that took the last step; empty where no step was.
+        repeated: what the forward pass had there, likewise.
     """
 
     start: Leaves
     inputs: PartialLeaves
     rebuilt: Coupled
-    cotangent_norm: torch.Tensor
-    replay_error: torch.Tensor | None
+    cotangents: Leaves
+    replayed: Leaves
+    repeated: Leaves
 
 
 class Cotangents(NamedTuple):
@@ -71,7 +74,7 @@ def reverse(
     num_steps: torch.Tensor | None,
     last: int,
 ) -> Reversed:
-    """Run the reversed steps; see NOTE [One reversed step].
+    """Run the reversed steps; see NOTE [One reversed half step].
 
     Args:
         solver: the iteration.
@@ -79,68 +82,72 @@ def reverse(
         end: the final states.
         lost: what the half steps lost, two entries a step, in bitwise arithmetic; else empty.
         z0: leaves of the start state.
-        cotangents: of the final states.
+        cotangents: of the final states; fresh tensors, which are changed in place.
         repeated: the value f(y_N) of the forward pass, which the first evaluation here repeats; or empty.
         num_steps: int64 tensor of steps per sample; None where all samples took `last`.
         last: the greatest number of steps.
     """
-    (y, z), (p_y, p_z) = (end.y, end.z), cotangents
+    y, z = _Side(end.y, cotangents.y), _Side(end.z, cotangents.z)
     totals = Totals(len(replay.inputs))
-    replay_error = None
-    with replay.active():
+    first: tuple[Leaves, Leaves] = ((), ())
+    with replay.active(), torch.no_grad():
         for n in reversed(range(last)):
             active = None if num_steps is None else num_steps > n
             beta_y, beta_z = solver.betas(n)
             lost_y, lost_z = lost[2 * n : 2 * n + 2] or (None, None)
-            at_y = replay.linearise(solver.values(y))
-            if repeated and replay_error is None:
-                with torch.no_grad():
-                    replay_error = _relative_difference(masked(active, at_y.value), masked(active, repeated))
-            with torch.no_grad():
-                z = _select(active, solver.undo_z(z, at_y.value, lost_z, n), z)
-                weighted = masked(active, tuple(scaled(p, beta_z) for p in p_z))
-            to_y, inputs = at_y.pull_back(weighted)
-            totals.add(inputs)
-            with torch.no_grad():
-                # The cotangents that were handed in are not ours to change.
-                q = _plus(p_y, to_y) if n == last - 1 else _add_to(p_y, to_y)
+            value, z, y = _undone(solver, replay, totals, z, y, solver.values(y.state), beta_z, lost_z, active)
+            if repeated and n == last - 1:
+                first = (masked(active, value), masked(active, repeated))
             # Integers stand for a rounded z0, but the forward pass evaluated f at z0 itself.
-            at_z = replay.linearise(z0 if n == 0 and solver.repeats else solver.values(z))
-            with torch.no_grad():
-                y = _select(active, solver.undo_y(y, at_z.value, lost_y, n), y)
-                weighted = masked(active, tuple(scaled(x, beta_y) for x in q))
-            to_z, inputs = at_z.pull_back(weighted)
-            totals.add(inputs)
-            with torch.no_grad():
-                p_z = _add_to(_select(active, tuple(scaled(p, 1.0 - beta_z) for p in p_z), p_z), to_z)
-                p_y = _select(active, tuple(scaled(x, 1.0 - beta_y) for x in q), q)
+            at = z0 if n == 0 and solver.repeats else solver.values(z.state)
+            _, y, z = _undone(solver, replay, totals, y, z, at, beta_y, lost_y, active)
     return Reversed(
-        tuple(u + v for u, v in zip(p_y, p_z, strict=True)),
+        tuple(u + v for u, v in zip(y.cotangent, z.cotangent, strict=True)),
         totals.sums(),
-        Coupled(y, z),
-        joint_norm((*p_y, *p_z)),
-        replay_error,
+        Coupled(y.state, z.state),
+        (*y.cotangent, *z.cotangent),
+        *first,
     )
 
 
-def _plus(total: Leaves, part: PartialLeaves) -> Leaves:
-    return tuple(t if p is None else t + p for t, p in zip(total, part, strict=True))
+class _Side(NamedTuple):
+    """One of the two coupled states, and its cotangent, a fresh tensor that may be changed."""
+
+    state: tuple[LeafState, ...]
+    cotangent: Leaves
 
 
-def _add_to(total: Leaves, part: PartialLeaves) -> Leaves:
-    """Add in place: fresh tensors of this size cost as much as the sum."""
-    return tuple(t if p is None else t.add_(p) for t, p in zip(total, part, strict=True))
+def _undone(
+    solver: Reversible,
+    replay: Replay,
+    totals: Totals,
+    moved: _Side,
+    other: _Side,
+    at: Leaves,
+    beta: Beta,
+    lost: Entry | None,
+    active: torch.Tensor | None,
+) -> tuple[Leaves, _Side, _Side]:
+    """Undo the half step in which f at `at`, the state of `other`, moved `moved`; see NOTE [One reversed half step].
+
+    Returns:
+        The value of f, then `moved` and `other` as they were before it.
+    """
+    f = replay.linearise(at)
+    state = _select(active, solver.undo_half_step(moved.state, f.value, lost, beta), moved.state)
+    to_other, to_inputs = f.pull_back(masked(active, tuple(scaled(p, beta) for p in moved.cotangent)))
+    totals.add(to_inputs)
+    for q, part in zip(other.cotangent, to_other, strict=True):
+        if part is not None:
+            q.add_(part)
+    return f.value, _Side(state, _kept(moved.cotangent, beta, active)), other
+
+
+def _kept(cotangent: Leaves, beta: Beta, active: torch.Tensor | None) -> Leaves:
+    if active is None and isinstance(beta, float):
+        return tuple(p.mul_(1.0 - beta) for p in cotangent)
+    return _select(active, tuple(scaled(p, 1.0 - beta) for p in cotangent), cotangent)
 
 
 def _select(active: torch.Tensor | None, new: _States, old: _States) -> _States:
     return new if active is None else where_active(active, new, old)
-
-
-def _relative_difference(values: Leaves, others: Leaves) -> torch.Tensor:
-    """Return the norm of the difference over that of `others`, where NaN equals NaN and infinity infinity."""
-    pairs = list(zip(values, others, strict=True))
-    differences = tuple(
-        torch.where((a == b) | (torch.isnan(a) & torch.isnan(b)), torch.zeros_like(a), a - b) for a, b in pairs
-    )
-    size = joint_norm(tuple(torch.where(torch.isfinite(b), b, torch.zeros_like(b)) for b in others))
-    return joint_norm(differences) / torch.where(size > 0, size, 1.0)

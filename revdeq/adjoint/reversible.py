@@ -26,7 +26,7 @@ from revdeq.arithmetic.tape import Entry
 from revdeq.function import Function, PartialLeaves, Replay, own_saved_tensors, vjp
 from revdeq.iterate import Outcome, where_active
 from revdeq.narrowing import narrow
-from revdeq.residual import Stopping, joint_norm
+from revdeq.residual import Stopping, leaf_norms
 from revdeq.solution import GradientError, Health
 from revdeq.solver.base import Solver
 from revdeq.solver.reversible import Coupled, Reversible
@@ -255,6 +255,7 @@ class _Backward:
             _widened(self._cotangents[:count], values(self._end.y)),
             _widened(self._cotangents[count:], values(self._end.z)),
         )
+        end_norms = leaf_norms((*widened.y, *widened.z))  # before they are changed in place
         reversal = reverse(
             plan.solver,
             self._replay,
@@ -272,9 +273,8 @@ class _Backward:
             reversal,
             self._end,
             self._z0,
-            joint_norm((*widened.y, *widened.z)),
+            end_norms,
             self._last,
-            self._repeated,
             self._bits_needed(),
             self._of_start,
         )
@@ -335,4 +335,7 @@ def _split(tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> list[Leave
 
 
 def _widened(cotangents: Sequence[torch.Tensor | None], states: Leaves) -> Leaves:
-    return tuple(torch.zeros_like(s) if c is None else c.to(s.dtype) for c, s in zip(cotangents, states, strict=True))
+    """Return copies of the cotangents in the dtypes of the states."""
+    return tuple(
+        torch.zeros_like(s) if c is None else c.to(s.dtype, copy=True) for c, s in zip(cotangents, states, strict=True)
+    )

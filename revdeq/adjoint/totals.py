@@ -14,24 +14,30 @@ class Totals:
     """
 
     def __init__(self, count: int) -> None:
+        # The first part may be anybody's tensor; the second makes a sum, which is ours to add to.
         self._sums: list[torch.Tensor | None] = [None] * count
+        self._ours = [False] * count
         self._dtypes: list[torch.dtype | None] = [None] * count
 
     def add(self, parts: PartialLeaves) -> None:
         """Add the gradients of one evaluation; None stands for an exact zero."""
-        both: list[tuple[torch.Tensor, torch.Tensor]] = []
+        sums: list[torch.Tensor] = []
+        added: list[torch.Tensor] = []
         for i, part in enumerate(parts):
             if part is None:
                 continue
             total = self._sums[i]
             if total is None:
-                self._dtypes[i] = part.dtype
-                # A sum of many parts in a 16-bit dtype would lose most of them; a fresh tensor, since parts may alias.
-                self._sums[i] = part.to(torch.promote_types(part.dtype, torch.float32), copy=True)
+                self._sums[i], self._dtypes[i] = part, part.dtype
+            elif not self._ours[i]:
+                # A sum of many parts in a 16-bit dtype would lose most of them.
+                self._sums[i] = total.to(torch.promote_types(total.dtype, torch.float32)).add(part)
+                self._ours[i] = True
             else:
-                both.append((total, part))
-        if both:
-            foreach_add_([t for t, _ in both], [p.to(t.dtype) for t, p in both])
+                sums.append(total)
+                added.append(part if part.dtype == total.dtype else part.to(total.dtype))
+        if sums:
+            foreach_add_(sums, added)
 
     def sums(self) -> PartialLeaves:
         """Return the sums in the dtypes of the parts; None where every part was None."""

@@ -8,13 +8,13 @@ It begins with f(y_N), which the forward pass evaluated last, so whether f repea
 import enum
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 
 from revdeq.adjoint.reversal import Reversed
-from revdeq.narrowing import narrow
-from revdeq.residual import joint_norm
+from revdeq.residual import joint_norm, leaf_norms, sample_largest
 from revdeq.solution import GradientError, Health
 from revdeq.solver.reversible import Coupled, Reversible
 from revdeq.tree import Leaves
@@ -108,9 +108,8 @@ def measure(
     reversal: Reversed,
     end: Coupled,
     z0: Leaves,
-    end_norm: torch.Tensor,
+    end_norms: Sequence[torch.Tensor],
     num_steps: int,
-    repeated: Leaves,
     needed: float,
     of_start: bool,
 ) -> Verdict:
@@ -122,35 +121,39 @@ def measure(
         reversal: one pass through the reversed steps.
         end: the final states, where it began.
         z0: leaves of the start state, where it should have ended.
-        end_norm: norm of the cotangent of the final states, 0-d.
+        end_norms: 2-norms of the leaves of the cotangents of the final states, 0-d.
         num_steps: the greatest number of steps of a sample.
-        repeated: f(y_N) as the forward pass evaluated it.
         needed: bits that must be left.
         of_start: whether the gradient of z0 is asked for.
     """
     rebuilt = (*solver.values(reversal.rebuilt.y), *solver.values(reversal.rebuilt.z))
-    distance = joint_norm(tuple(r - s for r, s in zip(rebuilt, (*z0, *z0), strict=True)))
+    starts = (*z0, *z0)
     ends = (*solver.values(end.y), *solver.values(end.z))
     returned = solver.returned(reversal.rebuilt, z0)
-    numbers = [
-        distance,
-        joint_norm(ends),
-        reversal.cotangent_norm,
-        end_norm,
-        torch.zeros_like(distance) if reversal.replay_error is None else reversal.replay_error,
-        torch.zeros_like(distance) if returned is None else returned.to(distance.dtype),
-        # A wide state that f could not hold reached it as infinity.
-        joint_norm(tuple(narrow(r, s.dtype) for r, s in zip(rebuilt, (*z0, *z0), strict=True))),
-    ]
-    moved, scale, start, finish, repeat, same, seen = torch.stack(numbers).tolist()
+    count = len(rebuilt)
+    groups = (
+        leaf_norms(tuple(r - s for r, s in zip(rebuilt, starts, strict=True))),
+        leaf_norms(ends),
+        leaf_norms(reversal.cotangents),
+        end_norms,
+        # A wide state that f cannot hold reached it as infinity.
+        [sample_largest(r, ()).to(s.dtype) for r, s in zip(rebuilt, starts, strict=True)],
+        [] if returned is None else [returned],
+    )
+    wide = groups[0][0].dtype
+    # One wait for the device.
+    found = torch.stack([number.to(wide) for group in groups for number in group]).tolist()
+    moved, scale, start, finish = (math.hypot(*found[i * count : (i + 1) * count]) for i in range(4))
+    seen = all(math.isfinite(largest) for largest in found[4 * count : 5 * count])
+    repeat = _relative_difference(reversal.replayed, reversal.repeated)
     health.passes += 1
     health.fell_back = False
-    health.bitwise = bool(same)
+    health.bitwise = found[5 * count :] == [1.0]
     if health.bitwise:
         moved = 0.0  # what is left is the rounding of z0 itself to integers
     error, decay = moved / scale if scale > 0 else moved, start / finish if finish > 0 else 0.0
     health.reconstruction_error, health.start_cotangent = error, decay
-    health.replay_error = None if reversal.replay_error is None else repeat
+    health.replay_error = repeat if reversal.replayed else None
     estimate = gradient_error_estimate(error, decay, num_steps, solver.retained(num_steps), of_start=of_start)
     estimate = max(estimate, repeat) if math.isfinite(repeat) else math.inf
     bits = math.inf if estimate == 0.0 else -math.log2(estimate) if math.isfinite(estimate) else 0.0
@@ -158,12 +161,25 @@ def measure(
     if solver.repeats and not health.bitwise:
         return Verdict.NOT_BITWISE
     # Two evaluations of one map share at least half of their digits, in whatever order a device sums.
-    if repeated and not (repeat <= math.sqrt(max(torch.finfo(leaf.dtype).eps for leaf in repeated))):
+    replayed = reversal.replayed
+    if replayed and not (repeat <= math.sqrt(max(torch.finfo(leaf.dtype).eps for leaf in replayed))):
         return Verdict.NOT_REPEATED
     vanished = (scale == 0.0 and _any_nonzero(ends)) or (finish == 0.0 and start != 0.0)
-    if vanished or not (math.isfinite(error) and math.isfinite(decay) and math.isfinite(seen)):
+    if vanished or not (seen and math.isfinite(error) and math.isfinite(decay)):
         return Verdict.OVERFLOWED
     return Verdict.TRUSTED if health.bits_left >= needed else Verdict.TOO_FEW_BITS
+
+
+def _relative_difference(values: Leaves, others: Leaves) -> float:
+    """Return the norm of the difference over that of `others`, where NaN equals NaN and infinity infinity."""
+    pairs = list(zip(values, others, strict=True))
+    if all(torch.equal(a, b) for a, b in pairs):
+        return 0.0
+    differences = tuple(
+        torch.where((a == b) | (torch.isnan(a) & torch.isnan(b)), torch.zeros_like(a), a - b) for a, b in pairs
+    )
+    size = joint_norm(tuple(torch.where(torch.isfinite(b), b, torch.zeros_like(b)) for b in others))
+    return float(joint_norm(differences) / torch.where(size > 0, size, 1.0))
 
 
 def _any_nonzero(leaves: Leaves) -> bool:

@@ -212,13 +212,13 @@ class Reversible(Solver):
             lost: what the tape says the half step lost.
             n: index of the step; may be left out where all steps have one beta.
         """
-        return self._undo_half_step(z, value_at_y, lost, self.betas(n)[1])
+        return self.undo_half_step(z, value_at_y, lost, self.betas(n)[1])
 
     def undo_y(
         self, y: tuple[LeafState, ...], value_at_z: Leaves, lost: Entry | None = None, n: int | None = None
     ) -> tuple[LeafState, ...]:
         """Return y_n from y_{n+1} and f(z_n); the arguments are those of `undo_z`."""
-        return self._undo_half_step(y, value_at_z, lost, self.betas(n)[0])
+        return self.undo_half_step(y, value_at_z, lost, self.betas(n)[0])
 
     def relaxation(self, state: Coupled) -> float | Schedule | torch.Tensor | None:
         """Return the betas with which the state was reached, as `Solution.beta` has them."""
@@ -262,9 +262,17 @@ class Reversible(Solver):
         taken = [self.arithmetic.half_step(s, v, beta, n) for s, v in pairs]
         return tuple(state for state, _ in taken), tuple(lost for _, lost in taken)
 
-    def _undo_half_step(
+    def undo_half_step(
         self, states: tuple[LeafState, ...], values: Leaves, lost: Entry | None, beta: Beta
     ) -> tuple[LeafState, ...]:
+        """Return one of the two states as it was before a half step.
+
+        Args:
+            states: the state after it, leaf by leaf.
+            values: f at the other state.
+            lost: what the tape says the half step lost.
+            beta: the relaxation parameter that it had.
+        """
         if isinstance(beta, torch.Tensor):
             return tuple(undo_half_step(s, v, beta) for s, v in zip(states, values, strict=True))
         remainders = (None,) * len(states) if lost is None else lost
