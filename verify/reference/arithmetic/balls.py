@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
@@ -27,7 +28,21 @@ def object_array(x: Any) -> Array:
 
 def filled(elements: Iterable[Any], shape: tuple[int, ...]) -> Array:
     """An object array of that shape with the elements in row-major order."""
-    return np.fromiter(elements, dtype=object, count=math.prod(shape)).reshape(shape)
+    flat = np.fromiter(elements, dtype=object, count=math.prod(shape))
+    if len(shape) == 1:
+        return flat
+    # Memory of its own and no view, so that marking the result read-only is enough to keep it as it is.
+    result = np.empty(shape, dtype=object)
+    result.reshape(-1)[:] = flat
+    return result
+
+
+@dataclass
+class _Kept:
+    """The matrices made of one piece of memory, by place, shape and strides; gone when the memory is."""
+
+    owner: weakref.ref[Array]
+    matrices: dict[tuple[int, tuple[int, ...], tuple[int, ...]], Any] = field(default_factory=dict[Any, Any])
 
 
 class Balls:
@@ -35,8 +50,8 @@ class Balls:
 
     The precision is this object's; python-flint's global one is set for the length of an operation and given back.
     Matrix products go to `arb_mat`, and the matrix made of an array that is marked read-only is kept for as long as
-    the array lives, so a weight is converted once. One element object stands for one number, wherever copies of it
-    are: comparing an element with itself is decided, however wide its ball.
+    its memory lives, so a weight is converted once, and a transpose of it not at all. One element object stands for one
+    number, wherever copies of it are: comparing an element with itself is decided, however wide its ball.
 
     Args:
         bits: working precision of the midpoints.
@@ -54,7 +69,7 @@ class Balls:
         self.bits = checked_bits(bits)
         self.ties = 0
         """Comparisons so far that were decided between two equal exact numbers (a kink met exactly)."""
-        self._matrices: dict[int, tuple[weakref.ref[Array], Any]] = {}
+        self._matrices: dict[int, _Kept] = {}
 
     _element: Any = arb
     _matrix: Any = arb_mat
@@ -159,22 +174,39 @@ class Balls:
         return object_array(result[..., 0] if b.ndim == 1 else result)
 
     def _product(self, a: Array, b: Array) -> Array:
-        return filled((self.matrix(a) * self.matrix(b)).entries(), (a.shape[0], b.shape[1]))
+        product = self.matrix(a) * self.matrix(b)
+        return filled(product.entries(), (a.shape[0], b.shape[1]))
 
     def matrix(self, x: Array) -> Any:
-        """The array of shape (m, n) as a python-flint matrix; kept while a read-only array lives."""
-        if x.flags.writeable:
-            return self._matrix(x.shape[0], x.shape[1], x.ravel().tolist())
-        key = id(x)
+        """The array of shape (m, n) as a python-flint matrix; kept while a read-only array's memory lives."""
+        kept = self._kept(x)
+        if kept is None:
+            return self._new_matrix(x)
+        place, strides = x.__array_interface__["data"][0], x.strides
+        found = kept.matrices.get((place, x.shape, strides))
+        if found is None:
+            turned = kept.matrices.get((place, x.shape[::-1], strides[::-1]))
+            found = self._new_matrix(x) if turned is None else turned.transpose()
+            kept.matrices[place, x.shape, strides] = found
+        return found
+
+    def _new_matrix(self, x: Array) -> Any:
+        return self._matrix(x.shape[0], x.shape[1], x.ravel().tolist())
+
+    def _kept(self, x: Array) -> _Kept | None:
+        """The matrices made of this memory so far, or None where somebody could write into it."""
+        owner = x if x.base is None else x.base
+        if x.flags.writeable or not isinstance(owner, np.ndarray) or owner.flags.writeable:
+            return None
+        key = id(owner)
         if key not in self._matrices:
-            matrices = self._matrices
+            every = self._matrices
 
             def forget(_: weakref.ref[Array]) -> None:
-                matrices.pop(key, None)
+                every.pop(key, None)
 
-            matrix = self._matrix(x.shape[0], x.shape[1], x.ravel().tolist())
-            matrices[key] = (weakref.ref(x, forget), matrix)
-        return self._matrices[key][1]
+            every[key] = _Kept(weakref.ref(owner, forget))
+        return self._matrices[key]
 
     def sum(self, x: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
         """Sum over the axes; an empty sum is zero."""

@@ -49,8 +49,8 @@ class _Step:
 class Program:
     """A graph made ready for one arithmetic.
 
-    Values that depend on fixed inputs and constants alone are computed here, once, and marked read-only, so an
-    arithmetic may keep what it derives from them (`Balls` keeps its matrices).
+    Values that depend on fixed inputs and constants alone are computed here, once. Every value is marked read-only, so
+    an arithmetic may keep what it derives from it (`Balls` keeps its matrices).
 
     Args:
         graph: what to evaluate.
@@ -75,11 +75,11 @@ class Program:
         self._inputs: dict[str, tuple[int, TensorType]] = {}
         for number, entry in enumerate(graph.inputs):
             if entry.name in fixed:
-                self._start[number] = _frozen(self._entered(fixed[entry.name], entry.type, entry.name))
+                self._start[number] = self._entered(fixed[entry.name], entry.type, entry.name)
             else:
                 self._inputs[entry.name] = (number, entry.type)
         for number, constant in enumerate(graph.constants, len(graph.inputs)):
-            self._start[number] = _frozen(self._entered(constant.values, constant.type, constant.name))
+            self._start[number] = self._entered(constant.values, constant.type, constant.name)
         same = {number: number for number in range(graph.first_node)}
         self._steps: list[_Step] = []
         for number, node in enumerate(graph.nodes, graph.first_node):
@@ -89,7 +89,7 @@ class Program:
             same[number] = number
             step = self._step(number, node, same)
             if all(place in self._start for place in step.reads):
-                self._start[number] = _frozen(self._evaluate(step, self._start))
+                self._start[number] = self._evaluate(step, self._start)
             else:
                 self._steps.append(step)
         self._results = {name: same[ref.value] for name, ref in zip(graph.output_names, graph.outputs, strict=True)}
@@ -112,8 +112,8 @@ class Program:
         if array.shape != kind.shape:
             raise ValueError(f"the input {name} has shape {array.shape}; the graph was recorded at {kind.shape}")
         if not kind.is_real or array.dtype == object or array.dtype == np.longdouble:
-            return array
-        return self.ops.convert(array)
+            return _frozen(array.copy())
+        return _frozen(self.ops.convert(array))
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Evaluate at the free inputs.
@@ -159,19 +159,16 @@ class Program:
                     f"the rule of {step.node.operation} gave shape {output.shape} where torch recorded {kind.shape}; "
                     "correct the registered rule"
                 )
-        return result
+        return _frozen(result)
 
     def _exact(self, item: Any) -> Any:
         return exact_number(self.ops, item) if isinstance(item, Exact) else item
 
 
 def _frozen(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_frozen(item) for item in value)
-    if isinstance(value, np.ndarray):
-        array = value.view()
-        array.flags.writeable = False
-        return array
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, np.ndarray):
+            item.flags.writeable = False
     return value
 
 
