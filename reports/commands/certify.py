@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import math
 import os
 import sys
 from collections.abc import Callable, Generator
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from reports.commands.status import leave, user_errors
+from reports.commands.status import COULD_NOT_RUN, leave, user_errors
 
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def certify(
         # A console script does not look for modules where it is called; `python -m` does.
         sys.path.insert(0, folder)
     refusals = (SourceError, TracingError, UnsupportedOperationError, _SettingsError, OSError)
-    with user_errors(*refusals), _stages() as progress:
+    with user_errors(*refusals), _interruption(), _stages() as progress:
         settings = _settings(
             beta=beta,
             num_steps=steps,
@@ -85,13 +86,30 @@ def certify(
     for row in made.bits_right:
         if row.worst:
             typer.echo(
-                f"{row.dtype} on {row.device}, {row.adjoint} gradient: {row.bits:.1f} of {row.stored} bits right at "
+                f"{row.dtype} on {row.device}, {row.adjoint} gradient: {_bits(row.bits)} of {row.stored} bits right at "
                 f"{row.leaf}{list(row.index)}"
             )
+    for entry in made.not_run:
+        typer.echo(f"not run: {entry['what']}: {entry['why']}")
     for sentence in made.advice:
         typer.echo(f"advice: {sentence}")
     typer.echo(f"The certificate is {(out / 'certificate.html').resolve()}")
     leave(made.answer is Answer.CERTIFIED)
+
+
+def _bits(bits: float) -> str:
+    if math.isinf(bits):
+        return "all" if bits > 0 else "none (not finite)"
+    return f"{max(0.0, bits):.1f}"
+
+
+@contextmanager
+def _interruption() -> Generator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("revdeq: interrupted; no certificate was written, the next run begins again", err=True)
+        raise typer.Exit(COULD_NOT_RUN) from None
 
 
 class _SettingsError(ValueError):

@@ -31,6 +31,18 @@ def unsupported():
 
 def random():
     return (lambda z, x: z + torch.rand_like(z)), torch.zeros(1, 1), torch.ones(1, 1)
+
+def branching():
+    return (lambda z, x: z if z.sum() > 0 else x), torch.zeros(1, 1), torch.ones(1, 1)
+
+def nothing():
+    return None
+
+def raising():
+    raise OSError("the weights are not there")
+
+def interrupted():
+    raise KeyboardInterrupt
 """
 QUICK = ["--steps", "2", "--digits", "15", "--dtype", "float64"]
 
@@ -75,7 +87,11 @@ def test_refuted_claim_leaves_with_status_one(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("certified_module:none", [], "has no none; it has expanding, good, random, unsupported"),
+        ("certified_module:none", [], "has no none; it has branching, expanding, good, interrupted"),
+        ("certified_module:nothing", [], "gives NoneType; it must give the triple"),
+        ("certified_module:raising", [], "raised OSError: the weights are not there"),
+        ("certified_module:branching", [], "depends on the values of tensors"),
+        ("certified_module:interrupted", [], "interrupted; no certificate was written"),
         ("nowhere:good", [], "there is no module nowhere"),
         ("certified_module:unsupported", [], "aten.atan.default at"),
         ("certified_module:random", [], "draws random numbers"),

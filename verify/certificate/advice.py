@@ -45,10 +45,7 @@ def advise(
     sentences: list[str] = []
     if eigenvalues is not None and eigenvalues.size:
         if not np.max(np.abs(eigenvalues.real)) < 1:
-            sentences.append(
-                "no beta makes the iteration converge with the eigenvalues of df/dz at the fixed point; average f, "
-                "(1 - alpha) z + alpha f(z), or use Anderson's method with the implicit gradient"
-            )
+            sentences.append(_about_averaging(eigenvalues))
         else:
             sentences += _about_beta(eigenvalues, beta, num_steps)
     narrow = [row for row in rows if row.adjoint == "reversible" and row.bits < row.stored - 8 and row.stored < 53]
@@ -63,6 +60,25 @@ def advise(
             f"f casts between floating dtypes ({casts[0]}); every such cast rounds, and is not differentiated"
         )
     return tuple(sentences)
+
+
+def _about_averaging(eigenvalues: NDArray[np.complex128]) -> str:
+    """|1 - alpha (1 - kappa)| < 1 for every kappa: Re kappa < 1 and alpha < 2 (1 - Re kappa) / |1 - kappa|^2 (T5)."""
+    opening = "no beta makes the iteration converge with the eigenvalues of df/dz at the fixed point"
+    if not np.max(eigenvalues.real) < 1:
+        return (
+            f"{opening}, and averaging does not either, for {_shown(eigenvalues[np.argmax(eigenvalues.real)])} is one "
+            "of them; use Anderson's or Broyden's method with the implicit gradient, or another f with this solution"
+        )
+    alpha = float(np.min(2 * (1 - eigenvalues.real) / np.abs(1 - eigenvalues) ** 2))
+    return (
+        f"{opening}; average f, (1 - alpha) z + alpha f(z) with alpha below {alpha:.3g}, or use Anderson's method with "
+        "the implicit gradient"
+    )
+
+
+def _shown(value: complex) -> str:
+    return f"{value.real:.4g}" if value.imag == 0 else f"{value.real:.4g} +- {abs(value.imag):.4g} i"
 
 
 def _about_beta(eigenvalues: NDArray[np.complex128], beta: float, num_steps: int) -> list[str]:

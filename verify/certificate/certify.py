@@ -19,7 +19,7 @@ from verify.certificate.confirmation import Confirmation, Loss, confirm, fixed_p
 from verify.certificate.direction import certify_direction
 from verify.certificate.graph_json import count_operations, graph_to_json
 from verify.certificate.posed import cotangents_of, joined, scope_of
-from verify.certificate.proof import fixed_point_proof, gradient_texts, n_step_proof, texts
+from verify.certificate.proof import absence_proof, fixed_point_proof, gradient_texts, n_step_proof, texts
 from verify.certificate.settings import Settings
 from verify.certificate.source import Source, source_from
 from verify.certificate.stages import FixedPointStage, StepsStage, fixed_point_stage, n_step_stage
@@ -151,10 +151,10 @@ class _Run:
     ) -> None:
         settings = self._settings
 
-        def one(loss: Loss, gradient: Mapping[str, Array], claim: str) -> None:
+        def one(loss: Loss, gradient: Mapping[str, Array], claim: str, ties: int) -> None:
             found: Confirmation = self._timed(
                 "confirming by differences",
-                lambda: confirm(traced, loss, gradient, settings.confirmation_digits, claim),
+                lambda: confirm(traced, loss, gradient, settings.confirmation_digits, claim, ties),
             )
             self._findings.append(found.finding)
             self._confirmations.append(
@@ -168,10 +168,11 @@ class _Run:
             )
 
         if fixed.enclosure is not None and fixed.gradient:
-            one(fixed_point_loss(traced, fixed.enclosure, flat[0] + flat[1]), fixed.gradient, "implicit gradient")
+            loss = fixed_point_loss(traced, fixed.enclosure, flat[0] + flat[1])
+            one(loss, fixed.gradient, "implicit gradient", fixed.function.ops.ties)
         if steps.steps is not None:
             loss = n_step_loss(traced, settings.beta, settings.num_steps, *flat)
-            one(loss, steps.steps.gradient, "N-step gradient")
+            one(loss, steps.steps.gradient, "N-step gradient", steps.function.ops.ties)
 
     def _proofs(
         self,
@@ -182,15 +183,19 @@ class _Run:
     ) -> list[dict[str, Any]]:
         settings = self._settings
         proofs: list[dict[str, Any]] = []
-        if fixed.enclosure is not None and fixed.contraction is not None:
-            total = flat[0] + flat[1]
-            proofs.append(
-                fixed_point_proof(traced, fixed.enclosure, fixed.contraction, total, fixed.gradient, settings.digits)
-            )
-        if steps.steps is not None:
-            start = steps.function.start
-            bits = steps.function.ops.bits
-            proofs.append(n_step_proof(traced, bits, settings.beta, start, flat, steps.steps, settings.digits))
+        if fixed.absence is not None:
+            proofs.append(absence_proof(traced, fixed.absence, fixed.function.start, fixed.function.ops.bits))
+        digits = settings.digits
+        for stored_as, problem, of_point, of_steps in (("", traced, fixed, steps), *self._torch.truths):
+            named = {"stored_as": stored_as} if stored_as else {}
+            if of_point.enclosure is not None and of_point.function.traced is problem:
+                total, near = flat[0] + flat[1], of_point.contraction
+                proof = fixed_point_proof(problem, of_point.enclosure, near, total, of_point.gradient, digits)
+                proofs.append({**named, **proof})
+            if of_steps.steps is not None:
+                start, bits = of_steps.function.start, of_steps.function.ops.bits
+                proof = n_step_proof(problem, bits, settings.beta, start, flat, of_steps.steps, digits)
+                proofs.append({**named, **proof})
         return proofs
 
     def _direction_only(

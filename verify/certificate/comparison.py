@@ -36,6 +36,8 @@ class TorchComparison:
     Attributes:
         rows: one for each leaf of each result.
         not_run: what could not be had, and why.
+        truths: what was proved of each problem that a dtype stores otherwise than the recorded one: its name, the
+            function at those values, the fixed point's part, the steps' part.
     """
 
     def __init__(self, settings: Settings, timed: Timed) -> None:
@@ -43,6 +45,7 @@ class TorchComparison:
         self._timed = timed
         self.rows: list[LeafBits] = []
         self.not_run: list[dict[str, str]] = []
+        self.truths: list[tuple[str, Traced, FixedPointStage, StepsStage]] = []
 
     def run(
         self,
@@ -82,6 +85,7 @@ class TorchComparison:
                         n_step_stage(stored, _looser(settings), flat, constant),
                     ),
                 )
+                self.truths.append((name, stored, *truths))
             for device in settings.devices:
                 if device != "cpu" and not _is_there(device):
                     self.not_run.append({"what": f"{name} on {device}", "why": "there is no such device here"})

@@ -101,7 +101,7 @@ def _finding(lower: arb, upper: arb, constant: arb, radius: float, spectral: arb
         tail = (
             f"; all eigenvalues lie within {float(spectral):.6g}, so iterating converges from nearby all the same"
             if spectral < 1
-            else "; use a smaller beta or average f, (1 - alpha) z + alpha f(z)"
+            else "; an eigenvalue may lie outside the unit circle, so plain iteration need not converge"
         )
         return Finding(
             claim,

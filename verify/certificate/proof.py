@@ -10,7 +10,7 @@ from flint import arb
 from numpy.typing import NDArray
 
 from verify.certificate.contraction import Contraction
-from verify.certificate.fixed_point import Enclosure
+from verify.certificate.fixed_point import Absence, Enclosure
 from verify.certificate.n_step import Steps
 from verify.certificate.recording import Recording, compressed, exact_text, slot_numbers
 from verify.certificate.state_map import box
@@ -116,10 +116,30 @@ def _hex(values: NDArray[np.float64]) -> list[str]:
     return [float(value).hex() for value in values.ravel().tolist()]
 
 
+def absence_proof(traced: Traced, absence: Absence, start: NDArray[np.float64], bits: int) -> dict[str, Any]:
+    """What a stranger needs to prove again that there is no fixed point near the start."""
+    tapes = Tapes(traced, bits)
+    point, weights = exact_balls(start), exact_balls(np.zeros(start.size))
+    region = box(point, arb(absence.reach))
+    return {
+        "bits": bits,
+        "no_fixed_point": {
+            "tapes": {
+                "f": tapes.record("f", region, weights),
+                "pullback_of_state": tapes.record("pullback_of_state", region, weights),
+            },
+            "start": _hex(start),
+            "reach": absence.reach.hex(),
+            "component": absence.component,
+        },
+        "program": tapes.program(),
+    }
+
+
 def fixed_point_proof(
     traced: Traced,
     enclosure: Enclosure,
-    near: Contraction,
+    near: Contraction | None,
     cotangent: NDArray[np.float64],
     implicit: Mapping[str, Array] | None,
     digits: int,
@@ -140,7 +160,7 @@ def fixed_point_proof(
             "solution": texts(enclosure.solution, digits),
         },
     }
-    if near.constant < 1:
+    if near is not None and near.constant < 1:
         radius = arb(near.radius) if near.radius else enclosure.radius
         proof["contraction"] = {
             "tape": tapes.record("pullback_of_state", box(enclosure.center, radius), weights),
@@ -148,7 +168,7 @@ def fixed_point_proof(
             "constant": claimed_constant(near).str(12),
             "vectors": [{"left": _hex(bound.left), "right": _hex(bound.right)} for bound in near.bounds],
         }
-    if near.at_fixed_point[0] >= 1:
+    if near is not None and near.at_fixed_point[0] >= 1:
         worst = max(range(len(near.bounds)), key=lambda sample: float(near.bounds[sample].lower))
         proof["expansion"] = {
             "sample": worst,

@@ -8,6 +8,7 @@ and proves every claim again:
     contraction   ||K(Z)||_2 <= ||U^T K V|| / sqrt((1 - ||U^T U - I||) (1 - ||V^T V - I||)) is at most what is claimed
     implicit      (I - K^T) w = c solved in balls, pulled back, lies inside what is claimed
     N steps       the recursion and its adjoint, run in balls, lie inside what is claimed
+    no solution   a component of f(z0) - z0 + (K(Z) - I) (Z - z0) excludes 0 over the box Z round z0
 
 It prints a line for each claim and exits with 0 if all hold, 1 if one fails, 2 if the file cannot be read.
 """
@@ -284,6 +285,25 @@ def check_fixed_point(machine: Machine, proof: dict[str, Any]) -> tuple[list[arb
     return proved, derivative
 
 
+def check_absence(machine: Machine, proof: dict[str, Any]) -> None:
+    """f(z) - z keeps its sign in one component over the whole box, so f has no fixed point there."""
+    tape, place = proof["tapes"], proof["component"]
+    start, reach = floats(proof["start"]), arb(float.fromhex(proof["reach"]))
+    if not 0 <= place < len(start):
+        raise Failed(f"the state has no component {place}")
+    seed = [arb(int(other == place)) for other in range(len(start))]
+    row = machine(tape["pullback_of_state"], z=[arb(point, reach) for point in start], cotangent=seed)["z0"]
+    here = machine(tape["f"], z=start)["z0"][place]
+    slopes = sum((abs(entry - one) for entry, one in zip(row, seed, strict=True)), arb(0))
+    total = here - start[place] + arb(0, (slopes * reach).abs_upper())
+    if not (total > 0 or total < 0):
+        raise Failed(f"f(z) - z in component {place} lies in {total}, which does not exclude 0")
+    step = [reach * (1 - 2 * (other % 2)) for other in range(len(start))]
+    there = machine(tape["f"], z=[point + part for point, part in zip(start, step, strict=True)])["z0"][place]
+    if not (there - here).overlaps(sum((entry * part for entry, part in zip(row, step, strict=True)), arb(0))):
+        raise Failed("the recorded pullback is not that of the recorded function")
+
+
 def check_contraction(machine: Machine, fixed_point: dict[str, Any], proof: dict[str, Any]) -> None:
     """||K||_2 over the neighbourhood is at most the claimed constant, for every sample."""
     center = [number(text) for text in fixed_point["center"]]
@@ -381,9 +401,16 @@ def recheck(certificate: dict[str, Any]) -> list[str]:
         for proof in proofs:
             flint.ctx.prec = proof["bits"]
             machine = Machine(proof["program"])
+            of = f" of the problem as {proof['stored_as']} stores it" if "stored_as" in proof else ""
+            if "no_fixed_point" in proof:
+                check_absence(machine, proof["no_fixed_point"])
+                reach = float.fromhex(proof["no_fixed_point"]["reach"])
+                lines.append(f"no fixed point: none within {reach:g} of the start in every component")
             if "fixed_point" in proof:
                 z, k = check_fixed_point(machine, proof["fixed_point"])
-                lines.append(f"fixed point: {len(proof['fixed_point']['center'])} components enclosed, unique in a box")
+                lines.append(
+                    f"fixed point{of}: {len(proof['fixed_point']['center'])} components enclosed, unique in a box"
+                )
                 if "contraction" in proof:
                     check_contraction(machine, proof["fixed_point"], proof["contraction"])
                     lines.append(f"contraction: constant at most {proof['contraction']['constant']}")
@@ -392,10 +419,10 @@ def recheck(certificate: dict[str, Any]) -> list[str]:
                     lines.append(f"no contraction: the norm of df/dz is at least {proof['expansion']['lower']}")
                 if "implicit" in proof:
                     check_implicit(machine, z, k, proof["implicit"])
-                    lines.append(f"implicit gradient: {len(proof['implicit']['gradient'])} leaves enclosed")
+                    lines.append(f"implicit gradient{of}: {len(proof['implicit']['gradient'])} leaves enclosed")
             if "n_step" in proof:
                 check_n_steps(machine, proof["n_step"])
-                lines.append(f"N-step gradient: {len(proof['n_step']['gradient'])} leaves enclosed")
+                lines.append(f"N-step gradient{of}: {len(proof['n_step']['gradient'])} leaves enclosed")
     finally:
         flint.ctx.prec = before
     if not lines:

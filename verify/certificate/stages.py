@@ -14,7 +14,7 @@ from revdeq.rates import worst_rate
 from verify.certificate.answers import Answer, Finding
 from verify.certificate.approximate import FloatMap, approximate_fixed_point
 from verify.certificate.contraction import Contraction, contraction
-from verify.certificate.fixed_point import Enclosure, enclose_fixed_point, refute_fixed_point
+from verify.certificate.fixed_point import Absence, Enclosure, enclose_fixed_point, refute_fixed_point
 from verify.certificate.implicit import implicit_gradient
 from verify.certificate.n_step import Steps, n_steps
 from verify.certificate.settings import Settings
@@ -22,6 +22,10 @@ from verify.certificate.state_map import StateMap, all_finite, greatest_radius, 
 from verify.reference.arithmetic import Array, Undecided
 from verify.reference.arithmetic.precision import flint_precision
 from verify.reference.graph import Traced
+
+
+REACHES = (1e6, 1e3, 10.0, 1.0, 0.125)
+"""Distances from z0 within which a fixed point is proved to be absent, largest first, where none was found."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class FixedPointStage:
         contraction: near it, or None.
         gradient: implicit, by leaf, or None.
         function: f in balls at the last precision.
+        absence: the proof that there is none near z0, or None.
     """
 
     findings: tuple[Finding, ...]
@@ -41,6 +46,7 @@ class FixedPointStage:
     contraction: Contraction | None
     gradient: dict[str, Array] | None
     function: StateMap
+    absence: Absence | None = None
 
 
 @dataclass(frozen=True)
@@ -90,14 +96,15 @@ def fixed_point_stage(
     width = function.size // max(1, _batch(traced))
     if width > settings.max_width:
         sentence = (
-            f"not attempted: {width} components per sample, above max_width = {settings.max_width}; raise "
-            "max_width and "
-            "allow for one pullback in balls for each component"
+            f"not attempted: {width} components per sample, above max_width = {settings.max_width}; raise max_width "
+            "and allow for one pullback in balls for each component"
         )
         return FixedPointStage((Finding("fixed point", Answer.UNDECIDED, sentence),), None, None, None, function)
     start = approximate_fixed_point(FloatMap(traced), newton=function.size <= 4 * settings.max_width)
     if start is None:
-        return FixedPointStage((_no_fixed_point(function),), None, None, None, function)
+        absence = next(filter(None, (refute_fixed_point(function, reach) for reach in REACHES)), None)
+        finding = _not_found(function) if absence is None else absence.finding
+        return FixedPointStage((finding,), None, None, None, function, absence)
     reason = ""
     enclosure: Enclosure | None = None
     for bits in precisions(settings.first_bits, settings.max_bits):
@@ -134,17 +141,22 @@ def _batch(traced: Traced) -> int:
     return int(shapes[0][0]) if len(shapes) == 1 and len(shapes[0]) >= 2 else 1
 
 
-def _no_fixed_point(function: StateMap) -> Finding:
-    for reach in (1e6, 1e3, 10.0, 1.0):
-        refuted = refute_fixed_point(function, reach)
-        if refuted is not None:
-            return refuted
+def _not_found(function: StateMap) -> Finding:
+    try:
+        finite = all_finite(function.value(function.ops.convert(function.start)))
+    except Undecided:
+        finite = True
+    if not finite:
+        return Finding(
+            "fixed point",
+            Answer.UNDECIDED,
+            "f(z0) is not finite, so the search for a fixed point cannot begin; give a z0 inside the domain of f",
+        )
     return Finding(
         "fixed point",
         Answer.UNDECIDED,
-        "no fixed point was found from z0, neither by averaged iteration nor by Newton's method; start "
-        "nearer to one, or "
-        "make f a contraction",
+        "no fixed point was found from z0, neither by averaged iteration nor by Newton's method; start nearer to one, "
+        "or make f a contraction",
     )
 
 
@@ -182,6 +194,7 @@ def n_step_stage(
                 f"z_{settings.num_steps} and its gradient are enclosed to {settings.digits} digits at {bits} bits"
             )
             return StepsStage((Finding("N-step gradient", Answer.CERTIFIED, sentence),), steps, function)
-        reason = f"the enclosure is wider than {settings.digits} digits"
+        wide = f"the enclosure is wider than {settings.digits} digits"
+        reason = wide if all_finite(steps.z) else "f is not finite at a state on the way, or not known to be"
     finding = Finding("N-step gradient", Answer.UNDECIDED, f"given up at {function.ops.bits} bits: {reason}")
     return StepsStage((finding,), None, function)

@@ -59,8 +59,19 @@ def test_expanding_map_has_a_certified_fixed_point_and_a_refuted_contraction() -
     assert finding(found, "fixed point").answer is Answer.CERTIFIED
     assert finding(found, "contraction").answer is Answer.REFUTED
     assert "at least 1.5" in finding(found, "contraction").sentence
-    assert any("average f" in sentence for sentence in found.advice)
+    assert any("averaging does not either" in sentence for sentence in found.advice)
     assert found.answer is Answer.REFUTED
+
+
+def test_expanding_map_with_a_negative_slope_is_told_how_to_average() -> None:
+    found = certify(scalar(lambda z, x: -3.0 * z + x), **QUICK)
+    assert any("alpha below 0.5" in sentence for sentence in found.advice)
+
+
+def test_ill_conditioned_fixed_point_is_confirmed() -> None:
+    # The rounding error of z* is 10^6 times that of f here, and the difference quotient has to know.
+    found = certify(scalar(lambda z, x: 0.999999 * z + x), **QUICK)
+    assert finding(found, "implicit gradient confirmed").answer is Answer.CERTIFIED
 
 
 def test_map_without_fixed_point_is_refuted() -> None:
@@ -72,9 +83,16 @@ def test_map_without_fixed_point_is_refuted() -> None:
 
 
 def test_map_with_no_fixed_point_that_cannot_be_refuted_is_undecided() -> None:
-    found = certify(scalar(lambda z, x: z + torch.exp(-z * z) * x), **QUICK)
+    found = certify(scalar(lambda z, x: z + torch.exp(-100 * z * z) * x), **QUICK)
     assert finding(found, "fixed point").answer is Answer.UNDECIDED
     assert "start nearer to one" in finding(found, "fixed point").sentence
+
+
+def test_map_that_is_not_finite_at_its_start_is_undecided_and_says_so() -> None:
+    found = certify(scalar(lambda z, x: torch.log(z - 5) + x), max_bits=256, **QUICK)
+    assert "f(z0) is not finite" in finding(found, "fixed point").sentence
+    assert "not finite at a state" in finding(found, "N-step gradient").sentence
+    assert found.answer is Answer.UNDECIDED
 
 
 def test_fixed_point_on_a_kink_is_undecided_and_says_so() -> None:
@@ -83,9 +101,11 @@ def test_fixed_point_on_a_kink_is_undecided_and_says_so() -> None:
     assert "kink" in finding(found, "fixed point").sentence
 
 
-def test_step_exactly_on_a_kink_is_counted() -> None:
+def test_step_exactly_on_a_kink_is_counted_and_not_refuted() -> None:
     found = certify(scalar(lambda z, x: 0.5 * torch.relu(z) + x), **QUICK)
     assert found.ties > 0
+    assert finding(found, "N-step gradient confirmed").answer is Answer.UNDECIDED
+    assert "exactly on a kink" in finding(found, "N-step gradient confirmed").sentence
 
 
 def test_singular_fixed_point_is_undecided() -> None:

@@ -161,6 +161,37 @@ def test_forged_expansion_fails() -> None:
         recheck(forged)
 
 
+@cache
+def stored_absence() -> str:
+    def moved(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return z + x * torch.exp(-z * z)
+
+    source = (moved, torch.zeros(1, 2).double(), torch.tensor([[0.0, 0.5]]).double())
+    return json.dumps(certify(source, num_steps=1, digits=15, dtypes=()).to_json(), allow_nan=False)
+
+
+def test_absence_of_a_fixed_point_is_proved_again() -> None:
+    assert "no fixed point: none within 0.125 of the start in every component" in recheck(json.loads(stored_absence()))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("reach", (4.0).hex()), ("component", 0), ("component", -1), ("start", [(3.0).hex()] * 2)]
+)
+def test_forged_absence_fails(field: str, value: Any) -> None:
+    forged = json.loads(stored_absence())
+    forged["proofs"][0]["no_fixed_point"][field] = value
+    with pytest.raises(Failed, match=r"does not exclude 0|no component|not that of"):
+        recheck(forged)
+
+
+def test_problem_that_a_narrow_dtype_stores_has_proofs_of_its_own() -> None:
+    source = (lambda z, x: 0.3 * torch.tanh(z) + x, torch.zeros(1, 1).double(), torch.full((1, 1), 0.3).double())
+    found = certify(source, num_steps=1, digits=15, dtypes=(torch.float64, torch.bfloat16)).to_json()
+    lines = recheck(found)
+    assert any(line.startswith("implicit gradient of the problem as bfloat16 stores it") for line in lines)
+    assert [proof.get("stored_as") for proof in found["proofs"]] == [None, None, "bfloat16", "bfloat16"]
+
+
 def test_certificate_without_proofs_or_of_another_version_fails() -> None:
     with pytest.raises(Failed, match="no proof"):
         recheck({"schema": "revdeq-certificate", "version": 1, "proofs": []})
