@@ -247,8 +247,8 @@ class Function:
         seen += reached_leaves(value, (*z, *local), [Substituted.current(t) for t in seen], made_here)
         ids = {id(t) for t in seen}
         if isinstance(self.function, torch.nn.Module):
-            # A later evaluation may read the others: a module decides that by its data.
-            seen += [t for t in self.function.parameters() if t.requires_grad and id(t) not in ids]
+            # A later evaluation may read the other parameters: a module decides that by its data.
+            seen += [t for t in reach.trainable if id(t) not in ids]
             ids.update(id(t) for t in seen)
         self._read = tuple(seen)
         self.captured = tuple(Substituted.current(t) for t in seen)
@@ -379,9 +379,15 @@ class Replay:
         return Linearisation(local, value, self.inputs, self._f._watched)
 
 
-def own_saved_tensors() -> torch.autograd.graph.saved_tensors_hooks:
+def own_saved_tensors() -> AbstractContextManager[Any]:
     """Return a context in which the user's hooks on saved tensors see nothing: the graph made there is not kept."""
+    if _hooks_on_saved_tensors is not None and _hooks_on_saved_tensors(True) is None:
+        return contextlib.nullcontext()
     return torch.autograd.graph.saved_tensors_hooks(_detached_uncompiled, lambda tensor: tensor)
+
+
+# Hooks cost a call for every tensor that is saved, so they are set only against others where torch can say so.
+_hooks_on_saved_tensors = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 
 def _detached(tensor: torch.Tensor) -> torch.Tensor:

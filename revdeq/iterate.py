@@ -68,7 +68,8 @@ def completed(state: State, solver: Solver, z0: Leaves, num_steps: int) -> Outco
     # Judged as returned: a state that z0's dtype cannot hold is not finite there.
     dtypes = [start.dtype for start in z0] * (len(states) // len(z0))
     finite = sample_finite(states, dtypes)
-    results = torch.where(finite, Result.STEPS_COMPLETED.code, Result.NONFINITE.code).to(torch.int8)
+    results = torch.full(shape, Result.STEPS_COMPLETED.code, dtype=torch.int8, device=device)
+    results = results.masked_fill(~finite, Result.NONFINITE.code)
     results = _with_range(results, solver, state)
     counts = torch.full(shape, num_steps, dtype=torch.int64, device=device)
     return Outcome(state, counts, results, None, solver.relaxation(state))

@@ -60,9 +60,11 @@ class ReadsSeen(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = (*args, *kwargs.values()) if kwargs else args
+        inside, seen = self._inside, self._seen
         for value in given:
             if isinstance(value, torch.Tensor):
-                self._enter(value)
+                if id(value) not in inside and id(value) not in seen:
+                    self._enter(value)
             elif type(value) in (tuple, list, dict):
                 for tensor in _tensors(value):
                     self._enter(tensor)
@@ -70,10 +72,12 @@ class ReadsSeen(TorchFunctionMode):
                 self.generators[id(value)] = (value, value.get_state())
         if func in _UPDATES_STATISTICS:
             self._statistics.update(id(t) for t in _tensors(given) if not t.requires_grad)
-        result = func(*args, **(kwargs or {}))
-        for tensor in (result,) if isinstance(result, torch.Tensor) else _tensors(result):
-            if id(tensor) not in self._seen:
-                self._inside.add(id(tensor))
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        if isinstance(result, torch.Tensor):
+            if id(result) not in seen:
+                inside.add(id(result))
+        else:
+            inside.update(id(t) for t in _tensors(result) if id(t) not in seen)
         return result
 
     def _enter(self, tensor: torch.Tensor) -> None:
@@ -240,13 +244,24 @@ def _nodes(values: Sequence[torch.Tensor], ends: "set[Node]") -> "Iterator[Node]
             continue
         visited.add(node)
         yield node
-        pending.extend(child for child, _ in node.next_functions if child is not None)
+        for child, _ in node.next_functions:
+            if child is not None and child not in visited:
+                pending.append(child)
 
 
 def _leaf(node: Node) -> torch.Tensor | None:
     """Return the leaf into which a node accumulates, None for all other nodes."""
-    variable = getattr(node, "variable", None)
-    return variable if isinstance(variable, torch.Tensor) else None
+    return node.variable if type(node) is _ACCUMULATES else None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _accumulating_kind() -> type:
+    with torch.enable_grad():
+        node = torch.zeros((), requires_grad=True).view(()).grad_fn
+    assert node is not None
+    return type(node.next_functions[0][0])
+
+
+_ACCUMULATES = _accumulating_kind()
 
 
 class Reach(NamedTuple):
