@@ -6,7 +6,7 @@ import torch
 
 from revdeq.solver.base import Evaluate, Solver, validated_beta
 from revdeq.solver.parameters import validated_count, validated_number
-from revdeq.solver.vectors import as_leaves, as_vectors, pushed, scalar_dtype, widened
+from revdeq.solver.vectors import as_leaves, as_vectors, magnitude, pushed, scalar_dtype, widened
 from revdeq.tree import Leaves
 
 
@@ -81,7 +81,8 @@ class Anderson(Solver):
             z_changes = pushed(z_changes, z - state.before)
             residual_changes = pushed(residual_changes, residual - state.residual_before)
             gamma = self._mix(residual_changes, residual)
-            change = change - torch.einsum("bm,bmd->bd", gamma, z_changes + self.beta * residual_changes)
+            weights = gamma.unsqueeze(1)
+            change = change - (weights @ z_changes + self.beta * (weights @ residual_changes)).squeeze(1)
         return Extrapolated(as_leaves(z + change, state.z), z, residual, z_changes, residual_changes)
 
     def estimate(self, state: Extrapolated) -> Leaves:
@@ -90,16 +91,21 @@ class Anderson(Solver):
 
     def _mix(self, changes: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """Return gamma, shape (B, history)."""
-        wide = changes.to(scalar_dtype(changes.device))
-        gram = torch.einsum("bmd,bnd->bmn", wide, wide)
-        right = torch.einsum("bmd,bd->bm", wide, residual.to(wide.dtype))
+        dtype = scalar_dtype(changes.device)
+        wide, right = changes.to(dtype), residual.to(dtype)
+        if changes.dtype == dtype:
+            # A common scale changes no gamma; with it the squares stay in range, as those of narrower dtypes do anyway.
+            scale = magnitude(wide)
+            wide, right = wide / scale, right / scale.squeeze(1)
+        gram = wide @ wide.mT
+        right = (wide @ right.unsqueeze(-1)).squeeze(-1)
         squares = gram.diagonal(dim1=-2, dim2=-1)
         # A change of norm zero gets the equation gamma_j = 0.
         ridge = torch.where(squares > 0, self.regularisation * squares, 1.0)
         # The unit diagonal makes the changes of many orders of magnitude comparable. The scaling cancels exactly, so
         # that it is a constant for the derivative too.
-        scale = torch.where(squares > 0, squares.detach().rsqrt(), 1.0)
-        matrix = (gram + torch.diag_embed(ridge)) * scale.unsqueeze(-1) * scale.unsqueeze(-2)
+        units = torch.where(squares > 0, squares.detach().rsqrt(), 1.0)
+        matrix = (gram + torch.diag_embed(ridge)) * units.unsqueeze(-1) * units.unsqueeze(-2)
         # solve_ex reports a singular matrix instead of raising; the ridge excludes it, and NaN stays in its sample.
-        gamma, _ = torch.linalg.solve_ex(matrix, right * scale)
-        return (gamma * scale).to(changes.dtype)
+        gamma, _ = torch.linalg.solve_ex(matrix, right * units)
+        return (gamma * units).to(changes.dtype)

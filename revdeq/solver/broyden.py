@@ -6,7 +6,7 @@ import torch
 
 from revdeq.solver.base import Evaluate, Solver, validated_beta
 from revdeq.solver.parameters import validated_count
-from revdeq.solver.vectors import as_leaves, as_vectors, pushed, scalar_dtype, widened
+from revdeq.solver.vectors import as_leaves, as_vectors, magnitude, pushed, scalar_dtype, widened
 from revdeq.tree import Leaves
 
 
@@ -97,6 +97,9 @@ class Broyden(Solver):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the factors of the newest rank-one term; zeros where it must be left out."""
         wide = scalar_dtype(s.device)
+        # The term does not change when s and t are scaled alike; so their products stay in range.
+        scale = magnitude(torch.stack((s, t), dim=1)).squeeze(1)
+        s, t = s / scale, t / scale
         row = self._times(v, u, s).to(wide)
         # Of length one, so that the product below cannot underflow; the scaling cancels, also in the derivative.
         length = row.detach().norm(dim=1, keepdim=True)

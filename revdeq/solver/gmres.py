@@ -5,6 +5,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
+from revdeq.residual import sample_norm
 from revdeq.solver.base import Evaluate, Solver
 from revdeq.solver.parameters import validated_count
 from revdeq.solver.vectors import as_leaves, as_vectors, scalar_dtype, widened
@@ -99,7 +100,7 @@ class GMRES(Solver):
 
 
 def _norm(vectors: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(vectors, dim=1, keepdim=True, dtype=scalar_dtype(vectors.device)).to(vectors.dtype)
+    return sample_norm((vectors,)).unsqueeze(1).to(vectors.dtype)
 
 
 def _arnoldi(times_a: Callable[[torch.Tensor], torch.Tensor], first: torch.Tensor, count: int) -> _Krylov:

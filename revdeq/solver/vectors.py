@@ -45,6 +45,24 @@ def scalar_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def magnitude(vectors: torch.Tensor) -> torch.Tensor:
+    """Return the largest absolute component of each sample, 1 where there is none but zeros, as a constant.
+
+    Divided by it, vectors of any scale have products that neither overflow nor underflow.
+
+    Args:
+        vectors: tensor of shape (B, ...).
+
+    Returns:
+        A tensor of shape (B, 1, ...) of as many dimensions.
+    """
+    inner = tuple(range(1, vectors.ndim))
+    if vectors.numel() == 0:
+        return vectors.new_ones(vectors.shape[:1] + (1,) * len(inner))
+    largest = vectors.detach().abs().amax(dim=inner, keepdim=True)
+    return torch.where(largest > 0, largest, 1.0)
+
+
 def pushed(history: torch.Tensor, newest: torch.Tensor) -> torch.Tensor:
     """Return the history without its oldest entry and with a new one at the end.
 

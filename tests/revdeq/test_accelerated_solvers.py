@@ -15,9 +15,12 @@ from revdeq import (
     ImplicitAdjoint,
     Relaxed,
     Result,
+    Reversible,
     UnrolledAdjoint,
     solve,
 )
+from revdeq.iterate import iterate
+from revdeq.residual import Stopping
 
 
 ACCELERATED = [Anderson(), Broyden(), Anderson(0.5, history=1), Broyden(0.5, history=2)]
@@ -106,6 +109,31 @@ def test_degenerate_changes_are_no_error_and_leave_no_nan(solver, name, scale):
     assert bool(torch.isfinite(found.z1).all())
     (gradient,) = torch.autograd.grad(found.z1.sum() + 0 * z0.sum(), z0)
     assert bool(torch.isfinite(gradient).all())
+
+
+@pytest.mark.parametrize("solver", [*ACCELERATED, GMRES(4)], ids=repr)
+@pytest.mark.parametrize(("dtype", "power"), [(torch.float64, 600), (torch.float32, 100)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_affine_solve_scales_to_the_bit(solver, dtype, power, sign):
+    matrix = (0.4 * torch.randn(6, 6, dtype=torch.float64)).to(dtype)
+    b = torch.randn(3, 6, dtype=torch.float64).to(dtype)
+
+    def run(scale):
+        outcome = iterate(lambda v: (v[0] @ matrix.T + scale * b,), solver, (torch.zeros_like(b),), Stopping(8))
+        return solver.estimate(outcome.state)[0]
+
+    scale = 2.0 ** (sign * power)
+    assert torch.equal(run(scale), scale * run(1.0))
+
+
+@pytest.mark.parametrize("solver", [*ACCELERATED, Relaxed(0.7), Reversible(0.7), GMRES(3)], ids=repr)
+def test_fixed_steps_read_no_value(solver):
+    # Tensors of the meta device have no values: whatever would wait for a device raises there.
+    z0 = (torch.zeros(3, 5, device="meta"), torch.zeros(3, 2, dtype=torch.float64, device="meta"))
+    outcome = iterate(lambda z: (0.5 * z[0] + 1, 0.5 * z[1]), solver, z0, Stopping(25))
+    assert [leaf.shape for leaf in solver.estimate(outcome.state)] == [leaf.shape for leaf in z0]
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        iterate(lambda z: (0.5 * z[0] + 1, 0.5 * z[1]), solver, z0, Stopping(2, 1e-3, 0.0))
 
 
 @pytest.mark.parametrize("solver", ACCELERATED, ids=repr)
