@@ -59,18 +59,36 @@ def bitwise_form(beta: float) -> Form:
     Raises:
         ValueError: beta has no such form; the sentence names the neighbours that have one.
     """
-    retained = abs(1.0 - beta)
-    sign = 1 if beta < 1.0 else -1
-    inverse = 1.0 / retained
-    m = min(max(round(inverse), 2), GREATEST_BASE)
+    m, sign = _nearest_form(beta)
     if abs(beta - (1.0 - sign / m)) <= 2.0**-51:
         return Form(m, sign)
-    nearest = {min(max(bound, 2), GREATEST_BASE) for bound in (math.floor(inverse), math.ceil(inverse))}
-    named = " and ".join(f"1 {'-' if sign > 0 else '+'} 1/{m} = {1.0 - sign / m:.6g}" for m in sorted(nearest))
+    named = " and ".join(f"1 {'-' if sign > 0 else '+'} 1/{m} = {1.0 - sign / m:.6g}" for m in _nearest(beta))
     raise ValueError(
         f"beta is {beta!r}, which has no bitwise form 1 - 1/m or 1 + 1/m with an integer m from 2 to {GREATEST_BASE}; "
-        f"the nearest that {'has' if len(nearest) == 1 else 'have'} one: {named}. Or use arithmetic='floating'."
+        f"the nearest that {'has' if len(_nearest(beta)) == 1 else 'have'} one: {named}. Or use arithmetic='floating'."
     )
+
+
+def bitwise_betas(beta: float) -> tuple[float, ...]:
+    """Return beta itself where it has a bitwise form, else the one or two on its side of 1 that are nearest to it.
+
+    Args:
+        beta: relaxation parameter, 0 < beta < 2, not 1.
+    """
+    m, sign = _nearest_form(beta)
+    if abs(beta - (1.0 - sign / m)) <= 2.0**-51:
+        return (beta,)
+    return tuple(sorted(1.0 - sign / m for m in _nearest(beta)))
+
+
+def _nearest_form(beta: float) -> Form:
+    return Form(min(max(round(1.0 / abs(1.0 - beta)), 2), GREATEST_BASE), 1 if beta < 1.0 else -1)
+
+
+def _nearest(beta: float) -> list[int]:
+    """Return the one or two m whose betas enclose beta."""
+    inverse = 1.0 / abs(1.0 - beta)
+    return sorted({min(max(bound, 2), GREATEST_BASE) for bound in (math.floor(inverse), math.ceil(inverse))})
 
 
 class Quantised:
@@ -245,7 +263,9 @@ class Bitwise(Arithmetic):
 
     def value(self, state: Quantised) -> torch.Tensor:
         """Return the integers times their unit in float64."""
-        return state.value
+        # An alias where a graph is recorded: cotangents of a state that f uses more than once are summed among
+        # themselves first, as the reversed pass sums them.
+        return state.value.view_as(state.value) if state.value.requires_grad else state.value
 
     def half_step(
         self, state: Quantised, value: torch.Tensor, beta: float, n: int

@@ -159,6 +159,27 @@ def test_parameter_sums_are_at_least_as_precise_as_the_stored_ones(dtype):
     assert not error > u * sum(part.norm() for part in addends)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("beta", [0.5, 0.8, 1.25])
+def test_cotangents_equal_the_stored_ones_where_f_uses_its_state_more_than_once(beta, dtype):
+    # Sums of three and more terms depend on their order, and f hands back one for every use of z.
+    weights = [(normal(seed, 8, 8) / 4).to(dtype) for seed in range(3)]
+    x, cotangent = normal(7, 4, 8, dtype=dtype), normal(8, 4, 8, dtype=dtype)
+
+    def mixed(z: Any, _: Any) -> Any:
+        q, k, v = (z @ weight for weight in weights)
+        return torch.softmax(q @ k.T, dim=-1) @ v + torch.sin(z) / 4 + x
+
+    found: list[torch.Tensor] = []
+    for adjoint in (ReversibleAdjoint(on_untrusted="raise"), UnrolledAdjoint()):
+        z0 = normal(9, 4, 8, dtype=dtype).requires_grad_()
+        solution: Any = solve(
+            mixed, z0, (), solver=Reversible(beta, arithmetic="bitwise"), adjoint=adjoint, max_steps=12, throw=False
+        )
+        found += torch.autograd.grad([solution.z1, solution.y1], z0, [cotangent, cotangent])
+    assert torch.equal(*found)
+
+
 def test_a_layer_that_takes_other_kernels_without_a_graph_repeats_to_the_bit():
     with torch.random.fork_rng():
         torch.manual_seed(0)
