@@ -10,6 +10,7 @@ from revdeq.residual import Stopping
 from revdeq.solution import GradientError, Health, Result
 from revdeq.solver.base import Solver
 from revdeq.solver.relaxed import Relaxed
+from revdeq.solver.reversible import Reversible
 from revdeq.solver.splitting import SplittingSolver
 from revdeq.tree import Leaves
 
@@ -54,14 +55,24 @@ class ImplicitAdjoint(Adjoint):
                 f"solver is {solver!r}, which needs the splitting of a function, and the adjoint equation has none; "
                 "give Relaxed, Anderson, Broyden or GMRES."
             )
+        if isinstance(solver, Reversible) and not isinstance(solver.beta, float):
+            raise ValueError(
+                f"solver is {solver!r}, whose betas are chosen for the function and the steps of a solve; the adjoint "
+                "equation needs one number, such as Reversible(0.9), or another solver such as GMRES()."
+            )
+        if not isinstance(atol, int | float):
+            raise TypeError(f"atol is {atol!r}; it must be a finite number >= 0, such as 0.0.")
         Stopping(max_steps, 0.0 if rtol is None else rtol, atol)  # validates all three
+        if not isinstance(throw, bool):
+            raise TypeError(f"throw is {throw!r}; it must be True or False.")
         self.rtol, self.atol, self.max_steps = rtol, atol, max_steps
         self.solver: Solver = Relaxed(1.0) if solver is None else solver
         self.throw = throw
 
     def __repr__(self) -> str:
         return (
-            f"ImplicitAdjoint(rtol={self.rtol}, atol={self.atol}, max_steps={self.max_steps}, solver={self.solver!r})"
+            f"ImplicitAdjoint(rtol={self.rtol}, atol={self.atol}, max_steps={self.max_steps}, solver={self.solver!r}, "
+            f"throw={self.throw})"
         )
 
     def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:

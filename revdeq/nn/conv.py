@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from revdeq.nn.arguments import validated_dtype
 from revdeq.solver.parameters import validated_count
 
 
@@ -18,7 +19,7 @@ class Conv(nn.Module):
         kernel_size: odd int >= 1, in pixels.
         groups: groups of the normalisations, an int >= 1 that divides both numbers of channels.
         device: where the parameters live.
-        dtype: their dtype.
+        dtype: their dtype, a real floating one.
 
     Raises:
         TypeError, ValueError: a size is not as said above.
@@ -38,6 +39,7 @@ class Conv(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        validated_dtype(dtype)
         self.channels = validated_count("channels", channels, example=64)
         inner = channels if inner_channels is None else validated_count("inner_channels", inner_channels, example=64)
         self.inner_channels = inner

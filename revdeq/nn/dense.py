@@ -1,8 +1,11 @@
 """A fully connected equilibrium cell."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
+from revdeq.nn.arguments import validated_dtype
 from revdeq.solver.parameters import validated_count, validated_number
 
 
@@ -16,12 +19,13 @@ class Dense(nn.Module):
         width: components of z, an int >= 1.
         input_width: components of x, an int >= 1; None for `width`.
         contraction_constant: spectral norm of W at the start, a number > 0, dimensionless.
-        activation: module applied to each component; None for tanh.
+        activation: module or function applied to each component; None for tanh.
         device: where the parameters live.
-        dtype: their dtype.
+        dtype: their dtype, a real floating one.
 
     Raises:
-        TypeError, ValueError: a size is not an int >= 1, or contraction_constant is not a positive number.
+        TypeError, ValueError: a size is not an int >= 1, contraction_constant is not a positive number, activation is
+            not callable, or dtype is not as said above.
     """
 
     def __init__(
@@ -30,11 +34,12 @@ class Dense(nn.Module):
         input_width: int | None = None,
         *,
         contraction_constant: float = 0.9,
-        activation: nn.Module | None = None,
+        activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        validated_dtype(dtype)
         self.width = validated_count("width", width, example=64)
         self.input_width = width if input_width is None else validated_count("input_width", input_width, example=64)
         norm = validated_number(
@@ -45,6 +50,8 @@ class Dense(nn.Module):
             example=0.9,
             least_included=False,
         )
+        if activation is not None and not callable(activation):
+            raise TypeError(f"activation is {activation!r}; it must be callable, such as nn.ReLU(), or None for tanh.")
         self.state = nn.Linear(width, width, bias=False, device=device, dtype=dtype)
         self.input = nn.Linear(self.input_width, width, device=device, dtype=dtype)
         self.activation = nn.Tanh() if activation is None else activation

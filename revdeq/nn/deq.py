@@ -59,6 +59,8 @@ class DEQ(nn.Module):
             raise TypeError(f"solver is {solver!r}; it must be a solver such as Reversible(0.5), or None.")
         if adjoint is not None and not isinstance(adjoint, Adjoint):
             raise TypeError(f"adjoint is {adjoint!r}; it must be an adjoint such as ReversibleAdjoint(), or None.")
+        if not isinstance(throw, bool):
+            raise TypeError(f"throw is {throw!r}; it must be True or False.")
         self.function = function
         self.solver: Solver = Reversible(0.5) if solver is None else solver
         natural = ReversibleAdjoint() if isinstance(self.solver, Reversible) else ImplicitAdjoint()
@@ -68,7 +70,8 @@ class DEQ(nn.Module):
     def extra_repr(self) -> str:
         """Return how the layer solves and differentiates."""
         tolerances = "" if self.rtol is None else f", rtol={self.rtol}, atol={self.atol}"
-        return f"solver={self.solver!r}, adjoint={self.adjoint!r}, max_steps={self.max_steps}{tolerances}"
+        said = f"solver={self.solver!r}, adjoint={self.adjoint!r}, max_steps={self.max_steps}{tolerances}"
+        return said if self.throw else f"{said}, throw=False"
 
     def solve(self, args: Tree, z0: Tree | None = None) -> Solution:
         """Return the solution for the input `args`.
@@ -124,7 +127,7 @@ class MonotoneDEQ(DEQ):
         atol: absolute tolerance in the unit of z.
         throw: whether a failed solve raises `SolveError`.
         device: where the parameters live.
-        dtype: their dtype.
+        dtype: their dtype, a real floating one.
 
     Raises:
         TypeError, ValueError: an argument is not of the kind said above.

@@ -37,7 +37,8 @@ def jacobian_penalty(
         A tensor of shape (), in float32 or the widest dtype of z.
 
     Raises:
-        TypeError: function is not callable, z holds something else than floating tensors, or samples is not an int.
+        TypeError: function is not callable, z holds something else than floating tensors, samples is not an int,
+            or generator is not a torch.Generator.
         ValueError: z has no tensor, or samples < 1.
 
     References:
@@ -47,6 +48,8 @@ def jacobian_penalty(
     if not callable(function):
         raise TypeError(f"function is a {type(function).__name__}; it must be callable as function(z, args).")
     validated_count("samples", samples, example=1)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator is {generator!r}; it must be a torch.Generator on z's device, or None.")
     leaves, structure = flatten(z)
     if not leaves:
         raise ValueError("z has no tensor in it; it must be a tensor or a pytree with at least one tensor.")

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from revdeq.nn.arguments import validated_dtype
 from revdeq.solver.parameters import validated_count, validated_number
 
 
@@ -20,7 +21,7 @@ class Monotone(nn.Module):
         input_width: components of x, an int >= 1; None for `width`.
         margin: m, a number with 0 < margin < inf, dimensionless.
         device: where the parameters live.
-        dtype: their dtype.
+        dtype: their dtype, a real floating one.
 
     Raises:
         TypeError, ValueError: a size or the margin is not as said above.
@@ -39,6 +40,7 @@ class Monotone(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        validated_dtype(dtype)
         self.width = validated_count("width", width, example=64)
         self.input_width = width if input_width is None else validated_count("input_width", input_width, example=64)
         self.margin = validated_number("margin", margin, least=0.0, below=math.inf, example=0.5, least_included=False)

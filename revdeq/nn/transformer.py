@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from revdeq.nn.arguments import validated_dtype
 from revdeq.solver.parameters import validated_count, validated_number
 
 
@@ -21,7 +22,7 @@ class Transformer(nn.Module):
         dropout: probability of dropping an entry of the attention and of both branches, 0 <= dropout < 1. A solve draws
             one mask for all its evaluations.
         device: where the parameters live.
-        dtype: their dtype.
+        dtype: their dtype, a real floating one.
 
     Raises:
         TypeError, ValueError: a size or probability is not as said above.
@@ -42,6 +43,7 @@ class Transformer(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        validated_dtype(dtype)
         self.width = validated_count("width", width, example=64)
         self.heads = validated_count("heads", heads, example=4)
         if width % heads:
