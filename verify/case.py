@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+BITWISE = "reversible-bitwise"
+"""Name of the iteration on integer states, `revdeq.Reversible(beta, arithmetic="bitwise")`."""
+
+Arithmetic = Literal["floating", "bitwise"]
+
+# A float64 state as integers has steps of 2^-52 of a power of two that is at most twice its greatest component.
+_FINEST = 2.0**-51
+# Values of f are rounded to a grid this much finer than f's own unit roundoff, where the first steps need no tape.
+_GUARD = 2.0**-8
 _ID = re.compile(
     r"(?P<problem>[^/]+)/(?P<solver>[^/]+)/beta=(?P<beta>[^/]+)/N=(?P<steps>\d+)/"
     r"(?P<dtype>[a-z0-9]+)(\+(?P<state>[a-z0-9]+))?/(?P<device>[a-z]+)"
@@ -30,7 +45,7 @@ class Case:
         dtype: dtype in which f is evaluated, a key of `DTYPES`.
         state_dtype: dtype of the states, a key of `DTYPES`.
         device: device type.
-        solver: name of the iteration.
+        solver: name of the iteration, "reversible" or `BITWISE`.
     """
 
     problem: str
@@ -95,8 +110,19 @@ class Case:
 
     @property
     def state_unit_roundoff(self) -> float:
-        """Unit roundoff u of the state dtype."""
-        return torch.finfo(self.torch_state_dtype).eps / 2
+        """Unit roundoff u of the states; of integer states that of a component as great as the greatest.
+
+        Integers are rounded down, which errs by up to twice as much as rounding to nearest.
+        """
+        if self.arithmetic == "floating":
+            return torch.finfo(self.torch_state_dtype).eps / 2
+        m = round(1 / abs(1 - self.beta))
+        return max(_FINEST, _GUARD * self.unit_roundoff) if m & (m - 1) == 0 else _FINEST
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """How half steps are done and undone."""
+        return "bitwise" if self.solver == BITWISE else "floating"
 
     @property
     def accumulate_roundoff(self) -> float:

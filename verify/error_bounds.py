@@ -76,7 +76,7 @@ class _Cell:
 
     @staticmethod
     def of(problem: Problem) -> _Cell:
-        if "W" not in problem.args or not problem.name.startswith(("affine-", "dense-tanh")):
+        if not bounded(problem):
             raise ValueError(
                 f"problem {problem.name} is not phi(z W^T + c) with phi tanh or the identity, so there is no bound; "
                 "give an affine problem or dense-tanh."
@@ -140,6 +140,11 @@ class _Exact:
             p_z.append(a * p_z[-1] + beta * (cell.slope(z[n]) * q[-1]) @ cell.weight)
             p_y.append(a * q[-1])
         return _Exact(y, z, at_y, at_z, p_y[::-1], p_z[::-1], q[::-1])
+
+
+def bounded(problem: Problem) -> bool:
+    """Return whether `error_bounds` covers a problem: phi(z W^T + c) with phi tanh or the identity."""
+    return "W" in problem.args and problem.name.startswith(("affine-", "dense-tanh"))
 
 
 def error_bounds(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from verify.case import Case
+from verify.case import BITWISE, Case
+from verify.census import has_bitwise_form
 from verify.checks.grid import GRID
 from verify.problems import get_problem, problem_names
 from verify.result import NotMeasured
@@ -29,7 +30,15 @@ _BETAS = (0.5, 0.8)
 _MORE_BETAS = {"dense-tanh": (0.3, 0.95, 1.25), "affine-real": (1.25,), "affine-imaginary": (0.75,), "kepler": (1.2,)}
 _ALL_BETAS = (0.25, 0.3, 0.5, 0.75, 0.8, 0.95, 1.2, 1.25, 1.5, 1.9)
 
-_EVERYWHERE: tuple[str, ...] = ("forward", "reconstruction", "backward-states", "gradient", "relative-to-unrolled")
+_EVERYWHERE: tuple[str, ...] = (
+    "forward",
+    "reconstruction",
+    "backward-states",
+    "gradient",
+    "relative-to-unrolled",
+    "rounding-bound",
+)
+_BITWISE: tuple[str, ...] = ("bitwise-states", "bitwise-cotangents")
 _FLOAT64: tuple[str, ...] = ("evaluations", "untouched")
 _PROBE: tuple[str, ...] = (
     "bindings",
@@ -64,6 +73,19 @@ RATE_PROBLEMS = (
 TARGET_PROBLEMS = ("affine-real", "kepler", "bellman")
 STUDY = "convergence-study"
 """Stands in the place of a problem's name for the curves that compare solvers and betas, see `verify.rate_study`."""
+
+BITWISE_PROBLEMS = (
+    "affine-real",
+    "affine-general",
+    "affine-defective",
+    "kepler",
+    "dense-tanh",
+    "conv-group-norm",
+    "attention",
+)
+BITWISE_DTYPES = ("float64", "float32", "bfloat16", "float16")
+BITWISE_STEPS = (4, 32)
+"""Few steps, where references judge, and many, where the bits alone do: no floating-point reversal reaches so deep."""
 
 NOT_CONTRACTING = ("affine-rotation", "affine-expanding")
 
@@ -124,11 +146,18 @@ def betas(problem: str, profile: str) -> tuple[float, ...]:
 
 def cases(task: Task) -> tuple[Case, ...]:
     """The cases of a task whose rows the gate judges."""
-    return tuple(
+    floating = [
         Case(task.problem, task.beta, steps, dtype, state_dtype, task.device)
         for dtype, state_dtype in PRECISIONS
         for steps in STEPS
-    )
+    ]
+    integer = [
+        Case(task.problem, task.beta, steps, dtype, "float64", task.device, solver=BITWISE)
+        for dtype in BITWISE_DTYPES
+        for steps in BITWISE_STEPS
+        if task.problem in BITWISE_PROBLEMS and has_bitwise_form(task.beta)
+    ]
+    return (*floating, *integer)
 
 
 def curve_steps(profile: str) -> tuple[int, ...]:
@@ -138,6 +167,8 @@ def curve_steps(profile: str) -> tuple[int, ...]:
 
 def checks_for(case: Case) -> tuple[str, ...]:
     """The checks that measure a case, the same in every profile and in a replay."""
+    if case.arithmetic == "bitwise":
+        return _bitwise_checks(case)
     found = list(_EVERYWHERE)
     contracting = case.problem not in NOT_CONTRACTING
     if case.dtype == "float64":
@@ -155,6 +186,18 @@ def checks_for(case: Case) -> tuple[str, ...]:
                 found += _AT_HALF
         if case.state_dtype == "float64" and case.beta in _BETAS and contracting:
             found.append("implicit-gradient")
+    return tuple(found)
+
+
+def _bitwise_checks(case: Case) -> tuple[str, ...]:
+    if case.num_steps != PROBE_STEPS:
+        return _BITWISE
+    found = [*_BITWISE, "forward", "gradient", "relative-to-unrolled"]
+    if case.dtype == "float64":
+        found += [*_FLOAT64, "bitwise-refusals"]
+        # In narrower dtypes the first steps need no tape, and only where m is a power of two are bits whole.
+        if case.beta in (0.5, 0.75, 1.25, 1.5):
+            found.append("tape-bytes")
     return tuple(found)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import revdeq
+from revdeq.arithmetic.base import LeafState
 from revdeq.narrowing import narrow
 from revdeq.solver.reversible import Coupled, Reversible
 
@@ -38,6 +39,8 @@ class Settings:
             who asks for nothing else, "unrolled" and "implicit" are what they say.
         state_dtype: dtype of y and z, z0's or a wider one.
         tolerance: relative tolerance of the implicit adjoint's linear solve.
+        arithmetic: "floating", or "bitwise" for states that are undone to the bit at any depth; then state_dtype says
+            nothing, and beta is 1 - 1/m or 1 + 1/m.
     """
 
     beta: float
@@ -45,6 +48,7 @@ class Settings:
     adjoint: Adjoint
     state_dtype: torch.dtype
     tolerance: float = 2.0**-40
+    arithmetic: Literal["floating", "bitwise"] = "floating"
 
 
 @dataclass(frozen=True)
@@ -95,30 +99,33 @@ class RevdeqSubject:
 
     def solve(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> Solved:
         """As `Subject.solve`."""
-        solver = revdeq.Reversible(settings.beta, state_dtype=settings.state_dtype)
         solution = revdeq.solve(
-            function, z0, args, solver=solver, adjoint=_adjoint(settings), max_steps=settings.num_steps
+            function, z0, args, solver=_solver(settings), adjoint=_adjoint(settings), max_steps=settings.num_steps
         )
         z1, y1 = cast("Tensor", solution.z1), cast("Tensor", solution.y1)
         return Solved(z1, y1, solution.num_steps)
 
     def reconstruct(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> list[tuple[Tensor, Tensor]]:
         """As `Subject.reconstruct`: `Reversible.step`, undone by `undo_z` and `undo_y`."""
-        solver = Reversible(settings.beta, state_dtype=settings.state_dtype)
+        solver = _solver(settings).recording()
 
-        def evaluate(state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (function(narrow(state[0], z0.dtype), args),)
+        def evaluate(state: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (function(narrow(state, z0.dtype), args),)
 
         with torch.no_grad():
             state = solver.init((z0,))
             for n in range(settings.num_steps):
-                state = solver.step(evaluate, state, evaluate(state.z), n)
+                state = solver.step(lambda leaves: evaluate(leaves[0]), state, evaluate(_value(solver, state.z)), n)
+            lost = [entry for tape in state.tape for entry in tape.entries()]
             rebuilt = [state]
-            for _ in range(settings.num_steps):
-                z = solver.undo_z(state.z, evaluate(state.y))
-                state = Coupled(solver.undo_y(state.y, evaluate(z)), z)
+            for n in reversed(range(settings.num_steps)):
+                lost_y, lost_z = lost[2 * n : 2 * n + 2] or (None, None)
+                z = solver.undo_z(state.z, evaluate(_value(solver, state.y)), lost_z)
+                # Integers stand for a rounded z0, but the first evaluation was at z0 itself.
+                at = z0 if n == 0 and solver.repeats else _value(solver, z)
+                state = Coupled(solver.undo_y(state.y, evaluate(at), lost_y), z)
                 rebuilt.append(state)
-        return [(state.y[0], state.z[0]) for state in rebuilt]
+        return [(_value(solver, state.y), _value(solver, state.z)) for state in rebuilt]
 
 
 def load_subject(name: str) -> Subject:
@@ -158,3 +165,13 @@ def _adjoint(settings: Settings) -> Any:
     if settings.adjoint == "unrolled":
         return revdeq.UnrolledAdjoint()
     return revdeq.ImplicitAdjoint(rtol=settings.tolerance, atol=0.0)
+
+
+def _solver(settings: Settings) -> Reversible:
+    if settings.arithmetic == "bitwise":
+        return Reversible(settings.beta, arithmetic="bitwise")
+    return Reversible(settings.beta, state_dtype=settings.state_dtype)
+
+
+def _value(solver: Reversible, states: tuple[LeafState, ...]) -> torch.Tensor:
+    return solver.values(states)[0]

@@ -8,6 +8,13 @@ from types import MappingProxyType
 import torch
 
 from verify.checks.asymptotic import check_convergence_rate, check_target_difference
+from verify.checks.bitwise import (
+    check_bitwise_cotangents,
+    check_bitwise_refusals,
+    check_bitwise_states,
+    check_tape_bytes,
+)
+from verify.checks.bounds import check_rounding_bound
 from verify.checks.counts import check_evaluations, check_saved_bytes
 from verify.checks.differences import check_finite_differences, check_float64_differences, check_taylor_order
 from verify.checks.duality import check_dot_product
@@ -39,6 +46,11 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "reconstruction": check_reconstruction,
         "backward-states": check_backward_states,
         "gradient": check_gradient,
+        "bitwise-states": check_bitwise_states,
+        "bitwise-cotangents": check_bitwise_cotangents,
+        "bitwise-refusals": check_bitwise_refusals,
+        "tape-bytes": check_tape_bytes,
+        "rounding-bound": check_rounding_bound,
         "bindings": check_bindings,
         "implicit-gradient": check_implicit_gradient,
         "relative-to-unrolled": check_relative_to_unrolled,

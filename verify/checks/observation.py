@@ -28,15 +28,15 @@ class Calls:
 
     Args:
         states: the states at which f was evaluated, detached copies, in order.
-        vjps: vector-Jacobian products through f's value.
+        cotangents: those of f's value in the vector-Jacobian products through it, detached copies, in order.
     """
 
     states: list[Tensor] = field(default_factory=list[Tensor])
-    vjps: int = 0
+    cotangents: list[Tensor] = field(default_factory=list[Tensor])
 
 
-class _CountVjp(torch.autograd.Function):
-    """The identity; its backward counts."""
+class _SeeVjp(torch.autograd.Function):
+    """The identity; its backward writes down what comes through."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, calls: Calls) -> Tensor:
@@ -45,7 +45,7 @@ class _CountVjp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        ctx.calls.vjps += 1
+        ctx.calls.cotangents.append(grad_outputs[0].detach().clone())
         return grad_outputs[0], None
 
 
@@ -60,7 +60,7 @@ class Observation:
         num_steps: the step count that the subject reports.
         forward_states: states at which forward evaluated f.
         backward_states: states at which backward evaluated f.
-        vjps: vector-Jacobian products of f.
+        cotangents: those of f's value in the vector-Jacobian products of f.
         saved_bytes: bytes that autograd kept between the passes.
         changed: what the solve or its backward pass changed and should not have, in words.
         seconds: wall time of both passes.
@@ -72,7 +72,7 @@ class Observation:
     num_steps: Tensor
     forward_states: tuple[Tensor, ...]
     backward_states: tuple[Tensor, ...]
-    vjps: int
+    cotangents: tuple[Tensor, ...]
     saved_bytes: int
     changed: tuple[str, ...]
     seconds: float
@@ -82,6 +82,11 @@ class Observation:
         """Evaluations of f, forward and backward together."""
         return len(self.forward_states) + len(self.backward_states)
 
+    @property
+    def vjps(self) -> int:
+        """Vector-Jacobian products of f."""
+        return len(self.cotangents)
+
 
 def watched(function: Callable[..., Tensor], calls: Calls) -> Callable[..., Tensor]:
     """`function` with its calls written into `calls`; a module stays a module."""
@@ -90,7 +95,7 @@ def watched(function: Callable[..., Tensor], calls: Calls) -> Callable[..., Tens
 
     def watch(z: Tensor, args: Any = ()) -> Tensor:
         calls.states.append(z.detach().clone())
-        return cast("Tensor", _CountVjp.apply(function(z, args), calls))
+        return cast("Tensor", _SeeVjp.apply(function(z, args), calls))
 
     return watch
 
@@ -103,7 +108,7 @@ class _WatchedModule(torch.nn.Module):
 
     def forward(self, z: Tensor, args: Any = ()) -> Tensor:
         self._calls.states.append(z.detach().clone())
-        return cast("Tensor", _CountVjp.apply(self.inner(z, args), self._calls))
+        return cast("Tensor", _SeeVjp.apply(self.inner(z, args), self._calls))
 
 
 def bind(
@@ -179,7 +184,7 @@ def observe(
         num_steps=solved.num_steps.detach(),
         forward_states=tuple(calls.states[:forward]),
         backward_states=tuple(calls.states[forward:]),
-        vjps=calls.vjps,
+        cotangents=tuple(calls.cotangents),
         saved_bytes=saved_bytes,
         changed=tuple(changed),
         seconds=seconds,

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -55,8 +56,11 @@ def ratio_row(
     apart = difference(to_numpy(got), expected)
     reference = expected.astype(np.float64)
     size = rms(reference)
-    # What is returned was rounded once to its dtype: no scale is finer than that (a uniform error has RMS u/sqrt 3).
-    scale = max(scale, trial.case.unit_roundoff * size / math.sqrt(3.0)) if math.isfinite(scale) else scale
+    # What is returned was rounded once to its dtype: no scale is finer than that (a uniform error has RMS u/sqrt 3),
+    # nor than half the spacing of the subnormal numbers, among which float16 soon has gradients that shrink.
+    info = torch.finfo(trial.case.torch_dtype)
+    floor = max(info.eps / 2 * size, info.smallest_normal * info.eps / 2) / math.sqrt(3.0)
+    scale = max(scale, floor) if math.isfinite(scale) else scale
     power = scale / size if size > 0 else math.inf
     status: Status = "measured"
     reason = ""

@@ -52,6 +52,7 @@ class Trial:
             adjoint=adjoint,
             state_dtype=case.torch_state_dtype,
             tolerance=default_tolerance(case) if tolerance is None else tolerance,
+            arithmetic=case.arithmetic,
         )
 
     def observe(self, adjoint: Adjoint, binding: Binding = "args", num_steps: int | None = None) -> Observation:
@@ -76,8 +77,12 @@ class Trial:
         its own, and reversal amplifies that: a slip. It is rare on random numbers and not so rare on round ones (beta
         19/20 and a start of few bits make ties), so it is looked for, and the scale where it happened is that of
         states as narrow as f.
+
+        Integer states are undone to the bit, so their reversal rounds no more than stored states do.
         """
         case = self.case
+        if case.arithmetic == "bitwise":
+            return self._rounding_scale("unrolled", case.state_unit_roundoff)
         scale = self._rounding_scale(differentiation, case.state_unit_roundoff)
         if case.state_unit_roundoff == case.unit_roundoff or differentiation == "unrolled" or not self.slipped():
             return scale
@@ -105,7 +110,8 @@ class Trial:
             case.num_steps,
             differentiation,
             unit_roundoff_state=unit_roundoff_state,
-            unit_roundoff_function=case.unit_roundoff,
+            # Integer states of a float64 function are the coarser of the two.
+            unit_roundoff_function=max(case.unit_roundoff, unit_roundoff_state),
             accumulate_roundoff=case.accumulate_roundoff,
         )
 

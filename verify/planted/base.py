@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from verify.planted.integers import Integers
 from verify.subject import Function, Settings, Solved
 
 
@@ -116,16 +117,20 @@ class Honest:
     Attributes:
         name: how selftest names it.
         description: what is wrong with it, one sentence.
+        integers: how it solves in bitwise arithmetic.
     """
 
     name = "honest"
     description = "nothing is wrong: the control that every check must pass"
+    integers = Integers()
 
     # The interface of a subject.
 
     def solve(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> Solved:
         """As `verify.subject.Subject.solve`."""
         self.refuse(settings)
+        if settings.arithmetic == "bitwise":
+            return self.integers.solve(function, z0, args, settings)
         if settings.adjoint != "reversible":
             z, y = self.iterate_with_graph(Run(function, z0, args, settings))
             if settings.adjoint == "implicit":
@@ -140,6 +145,8 @@ class Honest:
 
     def reconstruct(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> list[tuple[Tensor, Tensor]]:
         """As `verify.subject.Subject.reconstruct`."""
+        if settings.arithmetic == "bitwise":
+            return self.integers.reconstruct(function, z0, args, settings)
         run = Run(function, z0, args, settings)
         with torch.no_grad():
             y, z = self.forward(run, z0.detach().to(settings.state_dtype))

@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from verify.case import Case
+from verify.case import BITWISE, Case
 from verify.checks import References, Trial, measure
 from verify.checks.grid import GRID, measure_grid_case
 from verify.criteria import CRITERIA, Criterion
 from verify.gate import CURVES, judge, judge_row, judge_spread
-from verify.planted import algebra, counting, lost, precision, references, runs, state
+from verify.planted import algebra, bitwise, counting, lost, precision, references, runs, state
 from verify.planted.base import Honest
 from verify.problems import get_problem
 from verify.result import ENVIRONMENT_KEYS, Curve, FaultRecord, Measurement, Results
@@ -36,6 +36,7 @@ ONCE = (
     "bindings",
     "implicit-gradient",
     "relative-to-unrolled",
+    "rounding-bound",
     "finite-differences",
     "float64-differences",
     "taylor-order",
@@ -52,6 +53,7 @@ ONCE = (
     "oracle",
 )
 RATES = ("convergence-rate", "target-difference")
+BITWISE_CHECKS = ("bitwise-states", "bitwise-cotangents", "gradient", "relative-to-unrolled")
 
 CASES: tuple[tuple[Case, tuple[str, ...]], ...] = (
     (Case("dense-tanh", 0.8, 4), (*EVERYWHERE, *ONCE)),
@@ -59,6 +61,8 @@ CASES: tuple[tuple[Case, tuple[str, ...]], ...] = (
     (Case("kepler", 0.8, 6), EVERYWHERE),
     (Case("kepler", 0.8, 6, "float32", "float32"), EVERYWHERE),
     (Case("affine-real", 0.8, 4), (*RATES, "oracle")),
+    (Case("dense-tanh", 0.75, 16, "float32", solver=BITWISE), BITWISE_CHECKS),
+    (Case("dense-tanh", 0.75, 16, solver=BITWISE), ("bitwise-states", "tape-bytes", "bitwise-refusals")),
 )
 """Starts away from 0, cotangents on both states, Jacobians that are not symmetric, beta not dyadic, few steps."""
 
@@ -81,6 +85,7 @@ SUBJECT_FAULTS: tuple[type[Honest], ...] = (
     *lost.FAULTS,
     *precision.FAULTS,
     *state.FAULTS,
+    *bitwise.FAULTS,
 )
 REFERENCE_FAULTS = references.FAULTS
 RUN_FAULTS: tuple[runs.RunFault, ...] = runs.FAULTS
