@@ -22,6 +22,14 @@ class Prose:
 
 
 @dataclass(frozen=True)
+class Heading:
+    """Heading of a part of a section; `identifier` is its anchor, unique in the page."""
+
+    identifier: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Notice:
     """A sentence that must not be overlooked."""
 
@@ -96,7 +104,7 @@ class Fold:
     blocks: tuple[Block, ...]
 
 
-Block: TypeAlias = Prose | Notice | Facts | Grid | Drawing | MeasurementTable | Fold
+Block: TypeAlias = Prose | Heading | Notice | Facts | Grid | Drawing | MeasurementTable | Fold
 
 
 @dataclass(frozen=True)

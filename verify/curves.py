@@ -12,6 +12,7 @@ from verify.case import Case
 from verify.checks import Trial
 from verify.checks.asymptotic import iterates, predicted_rate
 from verify.checks.counts import kept_bytes
+from verify.checks.observation import observe
 from verify.checks.ratio import rms
 from verify.checks.trial import to_numpy
 from verify.profiles import NOT_CONTRACTING, PRECISIONS, STEPS, Task, curve_steps
@@ -103,9 +104,18 @@ def _error(trial: Trial, adjoint: Adjoint, target: str) -> tuple[float, float]:
 
 
 def _gradients(trial: Trial, adjoint: Adjoint) -> dict[str, NDArray[np.float64] | None]:
-    """The subject's gradients; none where it refuses, which the curve shows as a gap."""
+    """The subject's gradients; none where it refuses, which the curve shows as a gap.
+
+    The implicit ones are asked for to three quarters of the digits of f's dtype: the checks want more room between the
+    tolerance and rounding, which in a narrow dtype leaves nothing of the gradient.
+    """
     try:
-        seen = trial.observe(adjoint)
+        if adjoint == "implicit":
+            case = trial.case
+            settings = trial.settings(adjoint, tolerance=(2.0 * case.unit_roundoff) ** 0.75)
+            seen = observe(trial.subject, trial.problem, settings, case.torch_dtype, case.device)
+        else:
+            seen = trial.observe(adjoint)
     except (ArithmeticError, RuntimeError):
         return {}
     return {leaf: None if value is None else to_numpy(value) for leaf, value in seen.gradients.items()}

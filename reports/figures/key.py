@@ -11,6 +11,10 @@ from matplotlib.patches import Patch
 from reports.figures.style import (
     BAND,
     BLACK,
+    MARK_LINE,
+    MARK_WIDTH,
+    OWN_PREDICTION_LINE,
+    OWN_PREDICTION_WIDTH,
     PREDICTION_LINE,
     PREDICTION_WIDTH,
     VERMILLION,
@@ -32,10 +36,12 @@ def precision_order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda name: (_rank(name), name))
 
 
-def method_entries(adjoints: Iterable[str]) -> list[tuple[Artist, str]]:
-    """One entry per method, by name."""
+def method_entries(adjoints: Iterable[str], order: Sequence[str] = ()) -> list[tuple[Artist, str]]:
+    """One entry per method: those of `order` first, in that order, then the others by name."""
     seen = {adjoint_key(adjoint): method_appearance(adjoint) for adjoint in adjoints}
-    return [(_line(look), look.label) for _, look in sorted(seen.items())]
+    places = {key: place for place, key in enumerate(order)}
+    chosen = sorted(seen, key=lambda key: (places.get(key, len(places)), key))
+    return [(_line(seen[key]), seen[key].label) for key in chosen]
 
 
 def precision_entries(curves: Iterable[Curve]) -> list[tuple[Artist, str]]:
@@ -63,9 +69,16 @@ def broken_entry() -> tuple[Artist, str]:
     return Line2D([], [], color=VERMILLION, linestyle="none", marker="x", markeredgewidth=1.8), "NaN or infinite"
 
 
-def prediction_entry(label: str) -> tuple[Artist, str]:
-    """The entry of a predicted line."""
+def prediction_entry(label: str, own_colour: bool = False) -> tuple[Artist, str]:
+    """The entry of a predicted line: thin and black, or dashed and in the colour of what it predicts."""
+    if own_colour:
+        return Line2D([], [], color="#555555", linewidth=OWN_PREDICTION_WIDTH, linestyle=OWN_PREDICTION_LINE), label
     return Line2D([], [], color=BLACK, linewidth=PREDICTION_WIDTH, linestyle=PREDICTION_LINE), label
+
+
+def mark_entry(label: str) -> tuple[Artist, str]:
+    """The entry of a vertical line that marks a place on the x axis."""
+    return Line2D([], [], color="#555555", linewidth=MARK_WIDTH, linestyle=MARK_LINE), label
 
 
 def _line(look: Appearance) -> Line2D:

@@ -44,15 +44,16 @@ def rates_heat(points: Sequence[tuple[float, float, bool]], *, name: str, captio
         ]
         figure, (left, right) = grid(2, columns=2, panel_height=3.4, entries=len(entries))
         filled = left.contourf(betas, constants, rate.numpy(), levels=_LEVELS, cmap="viridis", extend="max")
-        left.clabel(left.contour(betas, constants, rate.numpy(), levels=_LEVELS[3:10:2], colors="white"), fontsize=7)
         filled.set_edgecolor("face")
-        right.contourf(betas, constants, bits, levels=(0.0, *_BITS, 16.0), cmap="magma_r", extend="max")
-        right.clabel(right.contour(betas, constants, bits, levels=_BITS, colors="#555555"), fontsize=7)
+        forgotten = right.contourf(betas, constants, bits, levels=(0.0, *_BITS, 16.0), cmap="magma_r", extend="max")
+        figure.colorbar(filled, ax=left, pad=0.02, fraction=0.06, ticks=_LEVELS[::2])
+        figure.colorbar(forgotten, ax=right, pad=0.02, fraction=0.06, ticks=(0.0, *_BITS, 16.0), format="%g")
         for axes, said in ((left, "worst rate per step"), (right, "bits that reversing a step costs (M1)")):
             axes.set_title(said, loc="left", pad=4.0, fontweight="bold")
             axes.plot([*2.0 / (1.0 + stable), 1.0], [*stable, 1.0], color=BLACK, linewidth=2.0)
             axes.plot([0.0, 1.0], [1.0, 1.0], color=BLACK, linewidth=2.0)
             axes.set_xlim(0.0, 2.0)
+            axes.set_xticks([0.0, 0.5, 1.0, 1.5, 2.0], ["0", "0.5", "1", "1.5", "2"])
             axes.set_ylim(0.0, 1.2)
         for converges in (True, False):
             own = [(b, c) for b, c, good in points if good is converges]

@@ -41,6 +41,7 @@ def rates_lines(families: Mapping[str, Mapping[str, Curve]], *, name: str, capti
             title(axes, family)
             axes.axhline(1.0, color="#777777", linewidth=0.7)
             axes.set_xlim(0.0, 2.0)
+            axes.set_xticks([0.0, 0.5, 1.0, 1.5, 2.0], ["0", "0.5", "1", "1.5", "2"])
             axes.set_ylim(0.0, _TOP)
             for label, curve in lines.items():
                 colour = colours[label]

@@ -17,6 +17,9 @@ from verify.result import Curve
 
 
 _BETAS = ((0.25, SKY), (0.5, BLUE), (0.8, GREEN), (1.25, ORANGE), (1.6, VERMILLION))
+DRAWN_BETAS = tuple(beta for beta, _ in _BETAS)
+"""The betas whose regions are drawn."""
+
 _ANGLES = 61
 _WIDE, _HIGH = 1.4, 1.5
 

@@ -25,6 +25,10 @@ BAND = "#BBBBBB"
 
 PREDICTION_LINE: LineStyle = "-"
 PREDICTION_WIDTH = 0.6
+OWN_PREDICTION_LINE: LineStyle = (0.0, (3.5, 1.8))
+OWN_PREDICTION_WIDTH = 0.9
+MARK_LINE: LineStyle = (0.0, (1.0, 1.2))
+MARK_WIDTH = 1.3
 
 _SPARE = (ORANGE, SKY, BLACK)
 _SPARE_MARKERS = ("v", "P", "X")
@@ -48,6 +52,10 @@ _KNOWN: dict[str, Appearance] = {
     "default": Appearance(PURPLE, "d", "exact (default adjoint)", 5.0, hollow=True, order=2.5),
     "implicit": Appearance(VERMILLION, "s", "implicit adjoint"),
     "none": Appearance(BLACK, "D", "forward only"),
+    "floating": Appearance(BLUE, "o", "reversed, states as narrow as f"),
+    "wide": Appearance(SKY, "P", "reversed, float64 states", 4.6),
+    "bitwise": Appearance(BLACK, "x", "reversed, bitwise", 5.0, order=3.5),
+    "checkpointed": Appearance(ORANGE, "v", "checkpointed", 6.0, hollow=True, order=2.2),
 }
 
 _LINES: dict[str, LineStyle] = {

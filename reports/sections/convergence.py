@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from reports.content import Block, Fold, Grid, Level, Notice, Prose, Section
@@ -11,6 +12,7 @@ from reports.ranking import verdict_level, verdict_word
 from reports.sections.parts import by_precision
 from reports.sections.rates import rate_blocks
 from reports.text import number
+from verify.result import Curve
 
 
 def build(dossier: Dossier) -> Sequence[Block]:
@@ -25,10 +27,25 @@ def build(dossier: Dossier) -> Sequence[Block]:
         )
     ]
     shown = [until_flat(curve) for curve in curves]
-    blocks += by_precision(shown, convergence, "convergence", "Convergence, each curve cut soon after it is flat")
+    caption = "Convergence, each curve cut soon after it is flat"
+    blocks += by_precision(shown, convergence, "convergence", caption, _floors)
     blocks += _rates(dossier)
     blocks += rate_blocks(dossier)
     return blocks
+
+
+def _floors(curves: Sequence[Curve]) -> str:
+    """How near to the fixed point the iterates of a figure come, at best and at worst."""
+    ends = [(min(curve.y, default=math.nan), curve) for curve in curves]
+    if not ends:
+        return ""
+    (least, _), (most, worst) = (
+        choose(ends, key=lambda item: math.inf if math.isnan(item[0]) else item[0]) for choose in (min, max)
+    )
+    return (
+        f" The iterates come to within {number(least, 2)} of the fixed point at best, and {number(most, 2)} at worst "
+        f"({worst.problem}, beta {worst.beta:g})."
+    )
 
 
 def _rates(dossier: Dossier) -> list[Block]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reports.content import Block, Fold, Grid, Notice, Prose
 from reports.dossier import Dossier
@@ -11,8 +11,9 @@ from reports.figures.key import precision_order
 from reports.figures.rates_heat import rates_heat
 from reports.figures.rates_lines import constant_of, rates_lines
 from reports.figures.rates_race import rates_race, solver_order
-from reports.figures.rates_regions import rates_regions
+from reports.figures.rates_regions import DRAWN_BETAS, rates_regions
 from reports.text import ABSENT, number, plural
+from revdeq.rates import region_semi_axes
 from verify.checks.grid import STEPS
 from verify.result import Curve
 
@@ -64,15 +65,34 @@ def _rates(curves: Sequence[Curve]) -> list[Block]:
             "contraction constant k is known, on k (T3). Points are measured by solves of the subject in float64; "
             "lines are the theory, drawn through the betas measured."
         ),
-        rates_lines(families, name="rate-against-beta", caption="Rate of a step against beta."),
+        rates_lines(families, name="rate-against-beta", caption=f"Rate of a step against beta. {_fastest(families)}"),
         rates_heat(
             points,
             name="rate-heat",
             caption="The worst rate over all maps with constant k, and what reversal costs there. The marks are "
-            "measured on the maps that attain it: k times the identity below beta 1, a quarter turn above.",
+            "measured on the maps that attain it: k times the identity below beta 1, a quarter turn above. "
+            + _sides(points),
         ),
         _fits(curves),
     ]
+
+
+def _fastest(families: Mapping[str, Mapping[str, Curve]]) -> str:
+    """The fastest measured beta of each family of maps, at the largest constant that was measured."""
+    said: list[str] = []
+    for family, lines in families.items():
+        label, curve = list(lines.items())[-1]
+        rates = [(rate, beta) for beta, rate in zip(curve.x, curve.y, strict=True) if math.isfinite(rate)]
+        if rates:
+            rate, beta = min(rates)
+            said.append(f"{family} ({label}) {beta:g} with rate {number(rate, 2)}")
+    return f"Fastest measured betas: {'; '.join(said)}." if said else ""
+
+
+def _sides(points: Sequence[tuple[float, float, bool]]) -> str:
+    """On how many marks convergence is as the boundary beta = 2 / (1 + k) says."""
+    wrong = sum(converges != (beta < 2.0 / (1.0 + constant)) for beta, constant, converges in points)
+    return f"{len(points) - wrong} of {plural(len(points), 'mark')} lie on the side of the boundary that they should."
 
 
 def _fits(curves: Sequence[Curve]) -> Grid:
@@ -116,8 +136,25 @@ def _regions(dossier: Dossier) -> list[Block]:
             "rotations beyond the unit circle; a real eigenvalue at -1 or below lies in no ellipse, and the averaged "
             "map (1 - alpha) z + alpha f(z) moves it inside."
         ),
-        rates_regions(curves, name="rate-regions", caption="Eigenvalues of df/dz at the fixed point, and the regions."),
+        rates_regions(
+            curves,
+            name="rate-regions",
+            caption=f"Eigenvalues of df/dz at the fixed point, and the regions. {_inside(curves)}",
+        ),
     ]
+
+
+def _inside(curves: Sequence[Curve]) -> str:
+    """How many equilibria have all their eigenvalues inside the ellipse of each beta."""
+    counts: list[str] = []
+    for beta in DRAWN_BETAS:
+        across, up = region_semi_axes(beta)
+        inside = sum(
+            all((x / across) ** 2 + (y / up) ** 2 < 1.0 for x, y in zip(curve.x, curve.y, strict=True))
+            for curve in curves
+        )
+        counts.append(f"beta {beta:g} {inside}")
+    return f"Of {len(curves)} equilibria have all their eigenvalues inside: {', '.join(counts)}."
 
 
 def _race(dossier: Dossier) -> list[Block]:

@@ -2,59 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from reports.content import Block, Notice, Prose, Section
+from reports.content import Block, Fold, Notice, Prose, Section
 from reports.dossier import Dossier
-from reports.figures.ratios import ratios
 from reports.figures.reconstruction import reconstruction
+from reports.sections.census import census_blocks
+from reports.sections.modes import mode_blocks, mode_cost_blocks
 from reports.sections.parts import by_precision
-from reports.text import precision
-from verify.criteria import CRITERIA
+from reports.sections.ratios import ratio_blocks
+from reports.text import number, plural
+from verify.result import Curve
 
 
 def build(dossier: Dossier) -> Sequence[Block]:
-    """Reconstruction error against N with its prediction, and the distribution of the ratios R."""
-    blocks: list[Block] = [
+    """Errors by mode, the ratios R, the rebuilt start on every problem, the census, and what the modes cost."""
+    return [
         Prose(
             "Backward rebuilds the states by running the iteration in reverse, which amplifies rounding by the forward "
             "rate over (1 - beta) squared per step (T6). The gradient suffers less than the states, because the "
             "adjoint gives most weight to the last steps, whose states are still good (M1)."
-        )
+        ),
+        *mode_blocks(dossier),
+        *mode_cost_blocks(dossier),
+        *ratio_blocks(dossier),
+        *_rebuilt(dossier),
+        *census_blocks(dossier),
     ]
+
+
+def _rebuilt(dossier: Dossier) -> list[Block]:
     curves = dossier.named("reconstruction")
     if not curves:
-        blocks.append(Notice("bad", "No reconstruction error was measured against the number of steps."))
-    blocks += by_precision(curves, reconstruction, "reconstruction", "Error of the rebuilt start state")
-    groups = _ratio_groups(dossier)
-    if groups:
-        blocks += [
-            Prose(
-                "Every error is divided by the spread that rounding alone gives the same algorithm, so one limit "
-                "serves every dtype, device and beta. Rows without power are left out."
-            ),
-            ratios(
-                groups,
-                limits={check: CRITERIA[check].threshold for check in groups},
-                name="ratios",
-                caption="How the ratios R are distributed, by check and precision. What is beyond either edge, or not "
-                "finite, is counted in the last bin.",
-            ),
-        ]
-    else:
-        blocks.append(Notice("bad", "No ratio R was measured."))
-    return blocks
+        return [Notice("bad", "No reconstruction error was measured against the number of steps.")]
+    caption = "Error of the rebuilt start state"
+    figures = by_precision(curves, reconstruction, "reconstruction", caption, _agreement)
+    return [Fold("The rebuilt start on every problem, with the spread that rounding alone gives", tuple(figures))]
 
 
-def _ratio_groups(dossier: Dossier) -> dict[str, dict[str, list[float]]]:
-    groups: dict[str, dict[str, list[float]]] = {}
-    for row in dossier.measurements:
-        criterion = CRITERIA.get(row.check)
-        judged = criterion is not None and criterion.comparison == "<="
-        if judged and row.unit == "ratio R" and row.status == "measured" and row.measured is not None:
-            by_precision = groups.setdefault(row.check, {})
-            by_precision.setdefault(precision(row.dtype, row.state_dtype), []).append(row.measured)
-    return groups
+def _agreement(curves: Sequence[Curve]) -> str:
+    """The span of measured over predicted errors where rounding predicts that a start is left."""
+    ratios = [
+        y / predicted
+        for curve in curves
+        for y, predicted in zip(curve.y, curve.predicted or (), strict=bool(curve.predicted))
+        if 0.0 < predicted < 1.0 and y != 0.0
+    ]
+    if not ratios:
+        return ""
+    low, high = (math.nan, math.nan) if any(map(math.isnan, ratios)) else (min(ratios), max(ratios))
+    return (
+        f" Where it is predicted to be below 1 and is not exactly 0, it is {number(low, 2)} to {number(high, 2)} times "
+        f"what rounding predicts ({plural(len(ratios), 'point')})."
+    )
 
 
 SECTION = Section("roundoff", "Round-off", build)

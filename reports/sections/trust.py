@@ -15,6 +15,8 @@ from statistics import median
 from reports.content import Block, Fold, Grid, Level, Notice, Prose, Section
 from reports.dossier import Dossier
 from reports.figures.key import precision_order
+from reports.sections.bits import bits_by_mode
+from reports.sections.envelope import envelope_blocks
 from reports.text import ABSENT, bits, number, precision
 from revdeq.rates import gradient_growth, reverse_rate, worst_rate
 from verify.gate import Finding
@@ -75,8 +77,10 @@ def build(dossier: Dossier) -> Sequence[Block]:
             "of the N steps is from that of the fixed point, in the middle and at worst."
         ),
         _paper(errors, dossier),
-        _theory(),
-        Fold("The envelope: bits right for every beta, number of steps and precision", tuple(_envelope(exact))),
+        *bits_by_mode(dossier, PAPER_SETTINGS),
+        *envelope_blocks(dossier),
+        Fold("Theory: bits that the paper's settings cost on the worst map of a constant", (_theory(),)),
+        Fold("Bits right on the problems, for every beta, number of steps and precision", tuple(_envelope(exact))),
     ]
 
 

@@ -92,7 +92,8 @@ def census_curves(values: Sequence[float], betas: Sequence[float] = CENSUS_BETAS
     Yields:
         Against beta, for every dtype, arithmetic ("floating" or "bitwise", the curve's `adjoint`) and value:
         "census-forgotten" and "census-lost" in bits, each with its prediction, "census-bound", the greatest error over
-        its proved bound, and "census-returned", the fraction that came back to the bit. `problem` is "f = VALUE".
+        its proved bound, and "census-returned", the fraction that came back to the bit. `problem` is "f = VALUE", with
+        two digits.
     """
     frame = census_frame(betas=tuple(betas), values=tuple(values))
     frame["fraction"] = frame["returned"] / frame["states"]
@@ -108,7 +109,7 @@ def census_curves(values: Sequence[float], betas: Sequence[float] = CENSUS_BETAS
         for name, y_name, y, predicted in columns:
             yield Curve(
                 name=name,
-                problem=f"f = {value:g}",
+                problem=f"f = {value:.2g}",
                 solver="reversible",
                 adjoint=arithmetic,
                 dtype=dtype,
