@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 
 from revdeq.adjoint.reversal import Reversed
+from revdeq.function import PartialLeaves
 from revdeq.residual import joint_norm, leaf_norms, sample_largest
 from revdeq.solution import GradientError, Health
 from revdeq.solver.reversible import Coupled, Reversible
@@ -167,6 +168,9 @@ def measure(
     vanished = (scale == 0.0 and _any_nonzero(ends)) or (finish == 0.0 and start != 0.0)
     if vanished or not (seen and math.isfinite(error) and math.isfinite(decay)):
         return Verdict.OVERFLOWED
+    # Only where states are far off can finite ones and finite cotangents make sums that are not.
+    if health.bits_left < bits_needed(None, z0, ends) and not _finite((*reversal.start, *reversal.inputs)):
+        return Verdict.OVERFLOWED
     return Verdict.TRUSTED if health.bits_left >= needed else Verdict.TOO_FEW_BITS
 
 
@@ -180,6 +184,10 @@ def _relative_difference(values: Leaves, others: Leaves) -> float:
     )
     size = joint_norm(tuple(torch.where(torch.isfinite(b), b, torch.zeros_like(b)) for b in others))
     return float(joint_norm(differences) / torch.where(size > 0, size, 1.0))
+
+
+def _finite(leaves: PartialLeaves) -> bool:
+    return all(bool(torch.isfinite(leaf).all()) for leaf in leaves if leaf is not None)
 
 
 def _any_nonzero(leaves: Leaves) -> bool:

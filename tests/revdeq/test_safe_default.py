@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from revdeq import Health, Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
+from revdeq import GradientError, Health, Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
 from revdeq.adjoint.trust import gradient_error_estimate
 from revdeq.narrowing import narrow
 
@@ -170,6 +170,30 @@ def test_the_estimate_weighs_errors_by_cotangents():
 @pytest.mark.parametrize(("error", "cotangent"), [(math.nan, 1.0), (1.0, math.inf), (math.inf, 1.0)])
 def test_an_estimate_from_numbers_that_are_not_finite_is_infinite(error, cotangent):
     assert gradient_error_estimate(error, cotangent, 4, 0.5, of_start=False) == math.inf
+
+
+def imaginary_run(adjoint: ReversibleAdjoint | UnrolledAdjoint) -> tuple[tuple[Tensor, ...], Health | None]:
+    """A rotation by beta 1.5, which diverges: states and cotangents of 1e20, whose products float32 does not hold."""
+    weight = torch.tensor([[0.0, 0.9], [-0.9, 0.0]]).requires_grad_()
+    z0 = torch.tensor([[1.0, 0.5]]).requires_grad_()
+    solution: Any = solve(
+        lambda z, w: z @ w + 1, z0, weight, solver=Reversible(1.9, state_dtype=torch.float32), adjoint=adjoint,
+        max_steps=32, throw=False,
+    )  # fmt: skip
+    return torch.autograd.grad(solution.z1.sum(), (z0, weight)), solution.health
+
+
+def test_gradients_that_overflow_are_not_returned_silently_whatever_is_asked():
+    grads, _ = imaginary_run(UnrolledAdjoint())
+    assert all(bool(torch.isfinite(grad).all()) for grad in grads)
+    with pytest.raises(GradientError, match="left the range of their dtypes"):
+        imaginary_run(ReversibleAdjoint(min_bits=0, on_untrusted="raise"))
+    with pytest.warns(UserWarning, match="left the range of their dtypes"):
+        imaginary_run(ReversibleAdjoint(min_bits=0, on_untrusted="warn"))
+    found, health = imaginary_run(ReversibleAdjoint(min_bits=0))
+    assert health is not None
+    assert health.fell_back
+    assert all(bool(torch.isfinite(grad).all()) for grad in found)
 
 
 def test_a_state_that_f_cannot_hold_is_not_trusted_whatever_is_asked():
