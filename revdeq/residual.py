@@ -62,7 +62,8 @@ def sample_largest(leaf: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         leaf: one leaf of a state.
         shape: `sample_shape` of the state; () for the largest of all.
     """
-    return torch.linalg.vector_norm(_flat(leaf, shape), ord=torch.inf, dim=-1)
+    # Not vector_norm with ord=inf, which took ten times as long on a CPU.
+    return _flat(leaf, shape).abs().amax(dim=-1)
 
 
 def sample_finite(leaves: Leaves, dtypes: Sequence[torch.dtype]) -> torch.Tensor:

@@ -23,7 +23,7 @@ from revdeq.adjoint.checkpointed import iterate_in_segments
 from revdeq.adjoint.reversal import Cotangents, Reversed, reverse
 from revdeq.adjoint.trust import OnUntrusted, Verdict, bits_needed, measure, refuse_or_warn
 from revdeq.arithmetic.tape import Entry
-from revdeq.function import Function, PartialLeaves, Replay, own_saved_tensors, vjp
+from revdeq.function import Function, PartialLeaves, Replay, saving_nothing, vjp
 from revdeq.iterate import Outcome, where_active
 from revdeq.narrowing import narrow
 from revdeq.residual import Stopping, leaf_norms
@@ -93,7 +93,7 @@ class ReversibleAdjoint(Adjoint):
                 f"ReversibleAdjoint cannot differentiate {solver!r}, whose steps have no inverse; use it with "
                 "Reversible, or use UnrolledAdjoint or ImplicitAdjoint."
             )
-        values = _LastValues(f, as_replayed=solver.repeats and torch.is_grad_enabled())
+        values = _LastValue(f, stopping, as_replayed=solver.repeats and torch.is_grad_enabled())
         iteration = solver.recording() if torch.is_grad_enabled() else solver
         outcome = iterate_without_graph(values, iteration, stopping, of=f)
         state: Coupled = outcome.state
@@ -103,39 +103,45 @@ class ReversibleAdjoint(Adjoint):
         plan = _Plan(f, solver, outcome._replace(state=None), stopping, self, health)
         if wants_gradient(f):
             sources = (*f.z0, *f.arg_tensors, *f.captured)
-            saved = _Saved((*y1, *z1), state, values.of_y(stopping), f.constants)
+            saved = _Saved((*y1, *z1), state, values.of_y(), f.constants)
             final = _Reversal.apply(plan, saved, *sources)
             y1, z1 = final[: len(state.y)], final[len(state.y) :]
         return Attached(z1, y1, plan.outcome, health)
 
 
-class _LastValues:
-    """Evaluates f and remembers the last values: the last half step used f(y_N), which backward computes first.
+class _LastValue:
+    """Evaluates f and remembers f(y_N), the value of the last half step, which backward computes first.
 
     Args:
         f: the function.
+        stopping: when the iteration ends.
         as_replayed: whether to evaluate as backward does, with a graph that is dropped: without one, some layers take
             other kernels, whose values differ in the last bits.
     """
 
-    def __init__(self, f: Function, *, as_replayed: bool) -> None:
+    def __init__(self, f: Function, stopping: Stopping, *, as_replayed: bool) -> None:
         self._f, self._as_replayed = f, as_replayed
-        self._values: deque[Leaves] = deque(maxlen=2)
+        # With tolerances f(z_N) is judged after f(y_N), and only then the last step is known to be that.
+        self._behind = 2 if stopping.by_tolerance else 1
+        self._first = 0 if stopping.by_tolerance else 2 * stopping.max_steps - 1
+        self._count = 0
+        self._values: deque[Leaves] = deque(maxlen=self._behind)
 
     def __call__(self, z: Leaves) -> Leaves:
         if self._as_replayed:
             local = tuple(narrow(x.detach(), s.dtype).requires_grad_() for x, s in zip(z, self._f.z0, strict=True))
-            with torch.enable_grad(), own_saved_tensors():
+            with torch.enable_grad(), saving_nothing():
                 value = tuple(leaf.detach() for leaf in self._f(local))
         else:
             value = self._f(z)
-        self._values.append(value)
+        if self._count >= self._first:
+            self._values.append(value)
+        self._count += 1
         return value
 
-    def of_y(self, stopping: Stopping) -> Leaves:
-        """Return f(y_N): the last value, or with tolerances, where f(z_N) was judged after it, the one before."""
-        behind = 2 if stopping.by_tolerance else 1
-        return () if len(self._values) < behind else tuple(leaf.clone() for leaf in self._values[-behind])
+    def of_y(self) -> Leaves:
+        """Return a copy of f(y_N); empty where no step was taken."""
+        return () if len(self._values) < self._behind else tuple(leaf.clone() for leaf in self._values[0])
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,8 @@ class Reversible(Solver):
         Args:
             num_steps: N. Where samples differ, the greatest of their means is returned. This waits for the device.
         """
+        if isinstance(self.beta, float):
+            return abs(1.0 - self.beta)
         kept = [torch.as_tensor(b, dtype=torch.float64) for n in range(num_steps) for b in self.betas(n)]
         return float(torch.stack([(1.0 - b).abs() for b in kept]).log().mean(dim=0).exp().max()) if kept else 1.0
 
