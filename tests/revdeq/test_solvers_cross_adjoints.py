@@ -1,12 +1,16 @@
 """Every solver with every adjoint: the gradient that the pair promises, or a refusal in words."""
 
+import inspect
 from typing import Any
 
 import pytest
 import torch
 
+import revdeq.adjoint
+import revdeq.solver
 from revdeq import (
     GMRES,
+    Adjoint,
     Anderson,
     Broyden,
     CheckpointedAdjoint,
@@ -17,6 +21,7 @@ from revdeq import (
     Relaxed,
     Reversible,
     ReversibleAdjoint,
+    Solver,
     UnrolledAdjoint,
     solve,
 )
@@ -91,6 +96,22 @@ def test_gradient_at_convergence_is_that_of_the_fixed_point(solver, adjoint, imp
 def test_steps_without_an_inverse_are_refused(solver):
     with pytest.raises(TypeError, match="whose steps have no inverse"):
         gradients(solver, ReversibleAdjoint(), converged=False)
+
+
+@pytest.mark.parametrize("adjoint", [*EXACT, *AT_THE_FIXED_POINT, ReversibleAdjoint()], ids=repr)
+def test_a_solver_of_affine_equations_is_refused_with_every_adjoint(adjoint):
+    with pytest.raises(TypeError, match="solves affine equations alone"):
+        gradients(GMRES(), adjoint, converged=False)
+
+
+def test_the_product_of_all_solvers_and_adjoints_is_walked():
+    def public(package, base):
+        kinds = [kind for kind in vars(package).values() if inspect.isclass(kind) and issubclass(kind, base)]
+        return {kind for kind in kinds if not inspect.isabstract(kind)}
+
+    assert {type(solver) for solver in SOLVERS} | {GMRES} == public(revdeq.solver, Solver)
+    adjoints = {type(adjoint) for adjoint in (*EXACT, *AT_THE_FIXED_POINT)} | {ReversibleAdjoint}
+    assert adjoints == public(revdeq.adjoint, Adjoint)
 
 
 @pytest.mark.parametrize("solver", [PeacemanRachford(), ForwardBackward()], ids=repr)
