@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from reports.dossier import Dossier
 from reports.ranking import excess_text, severity, verdict_word, worst_of_each_check
 from reports.text import number, plural
@@ -12,21 +14,27 @@ MOST_FAILURES = 15
 """Failed findings that are listed; the page has all."""
 
 
-def to_markdown(dossier: Dossier) -> str:
+def to_markdown(dossier: Dossier, conclusions: Sequence[tuple[str, Sequence[str]]] = ()) -> str:
     """The summary.
 
     Args:
         dossier: the runs.
+        conclusions: titles with the sentences that the other sections of the report conclude; the gate, which draws
+            nothing, gives none.
 
     Returns:
-        Markdown with a headline, the counts, what fell short, the worst row of every check, and what was not measured.
+        Markdown with a headline, the counts, what fell short, the worst row of every check, the conclusions, and what
+        was not measured.
     """
     lines = [f"## revdeq: {headline(dossier)}", "", counts(dossier), ""]
     lines += [f"- {remark}" for remark in dossier.remarks]
     for run in dossier.runs:
         facts = "; ".join(f"{name} {value}" for name, value in environment_facts(run))
         lines.append(f"- {run.label}{' (recorded)' if run.recorded else ''}: {facts}")
-    lines += ["", *_failures(dossier), *_worst(dossier), *_left_out(dossier)]
+    lines += ["", *_failures(dossier), *_worst(dossier)]
+    for title, sentences in conclusions:
+        lines += [f"### {plain(title)}", "", *(f"- {plain(sentence)}" for sentence in sentences), ""]
+    lines += _left_out(dossier)
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -14,6 +14,7 @@ from reports.junit import to_junit
 from reports.markdown import to_markdown
 from reports.merge import merge
 from reports.sections import build_sections
+from reports.sections.conclusions import conclusions
 from reports.tables import write_tables
 from reports.verdict import subtitle
 from verify.gate import Judgement
@@ -58,7 +59,11 @@ def write_report(dossier: Dossier, out: Path) -> Path:
     first = dossier.runs[0].results
     title = f"{first.subject}: verification report"
     page = to_html(title, subtitle(dossier), sections)
-    pages = {"index.html": page, "report.md": to_markdown(dossier), "junit.xml": to_junit(dossier)}
+    pages = {
+        "index.html": page,
+        "report.md": to_markdown(dossier, conclusions(dossier)),
+        "junit.xml": to_junit(dossier),
+    }
     try:
         out.mkdir(parents=True, exist_ok=True)
         # Inside the folder, so that moving into place is a rename and never a copy from one disk to another.

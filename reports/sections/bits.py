@@ -49,8 +49,8 @@ def bits_by_mode(dossier: Dossier, settings: Sequence[tuple[float, int, str]]) -
     ]
 
 
-def bits_cell(curves: Sequence[Curve], num_steps: int) -> str:
-    """Bits right in the worst of several curves at N steps, with the bits promised; NaN is shown as NaN."""
+def bits_cell(curves: Sequence[Curve], num_steps: int, *, promised: bool = True) -> str:
+    """Bits right in the worst of several curves at N steps, with those promised in brackets; NaN is shown as NaN."""
     found = [
         (y, math.nan if curve.predicted is None else curve.predicted[place])
         for curve in curves
@@ -60,5 +60,5 @@ def bits_cell(curves: Sequence[Curve], num_steps: int) -> str:
     if not found:
         return ABSENT
     worst = max((error for error, _ in found), key=lambda error: math.inf if math.isnan(error) else error)
-    promised = [error for _, error in found if not math.isnan(error)]
-    return bits(worst) + (f" ({bits(max(promised))})" if promised else "")
+    foreseen = [error for _, error in found if not math.isnan(error)] if promised else []
+    return bits(worst) + (f" ({bits(max(foreseen))})" if foreseen else "")

@@ -79,8 +79,13 @@ def envelope_blocks(dossier: Dossier) -> list[Block]:
 
 
 def envelope_sentences(dossier: Dossier) -> list[tuple[bool, str]]:
-    """Whether the envelope was safe where it was measured, and how far inside it stays; (safe, sentence)."""
+    """Whether the envelope was safe where it was measured, and how far it really reaches; (safe, sentence).
+
+    Nothing where there is no envelope; what was only predicted does not count as safe.
+    """
     found = _confirmed(dossier)
+    if not found and not dossier.named("envelope-predicted"):
+        return []
     if not found:
         return [(False, "Nothing was measured on the envelope: it is a prediction.")]
     unsafe = [item for item in found if not item.safe]

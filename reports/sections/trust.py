@@ -66,8 +66,9 @@ def build(dossier: Dossier) -> Sequence[Block]:
     """The paper's settings as measured, what theory says of them, and the envelope."""
     errors = gradient_errors(dossier)
     exact = [item for item in errors if item.target == "n-step" and item.adjoint in ADJOINTS]
+    by_mode = [*bits_by_mode(dossier, PAPER_SETTINGS), *envelope_blocks(dossier)]
     if not exact:
-        return [Notice("bad", "No exact gradient was measured, so nothing here can be trusted.")]
+        return [Notice("bad", "No exact gradient was measured, so nothing here can be trusted."), *by_mode]
     return [
         Prose(
             "The reversible gradient is exact for the map of N steps, up to rounding; the table says up to how much, "
@@ -77,8 +78,7 @@ def build(dossier: Dossier) -> Sequence[Block]:
             "of the N steps is from that of the fixed point, in the middle and at worst."
         ),
         _paper(errors, dossier),
-        *bits_by_mode(dossier, PAPER_SETTINGS),
-        *envelope_blocks(dossier),
+        *by_mode,
         Fold("Theory: bits that the paper's settings cost on the worst map of a constant", (_theory(),)),
         Fold("Bits right on the problems, for every beta, number of steps and precision", tuple(_envelope(exact))),
     ]

@@ -172,16 +172,23 @@ def _marks(curves: Sequence[Curve]) -> dict[str, list[tuple[float, str]]]:
     return marks
 
 
-def _crossing_text(curves: Sequence[Curve]) -> str:
+def _crossing_text(curves: Sequence[Curve], places_name: str = "panels") -> str:
+    """From where on each way is overtaken by the implicit gradient, in words; "" where nothing was raced."""
     said: list[str] = []
     for mode in ("floating", "wide", "bitwise"):
         pairs = [pair for pair in _partners(curves) if pair[0].adjoint == mode]
         places = [place for place in (crossing(*pair) for pair in pairs) if place is not None]
         if pairs:
             where = f", in the middle at N = {number(median(places), 2)}" if places else ""
-            said.append(f"{mode_label(mode)} is overtaken in {len(places)} of {len(pairs)} panels{where}")
+            said.append(f"{mode_label(mode)} is overtaken in {len(places)} of {len(pairs)} {places_name}{where}")
     text = "; ".join(said)
     return f"{text[0].upper()}{text[1:]}." if said else ""
+
+
+def crossing_sentence(dossier: Dossier) -> list[str]:
+    """In how many settings, and from where on, the implicit gradient is nearer to that of the N steps."""
+    text = _crossing_text([curve for curve in mode_gradients(dossier) if curve.adjoint in _RACED], "settings")
+    return [f"Against the implicit gradient, measured by the gradient of the N steps: {text}"] if text else []
 
 
 def _crossings(curves: Sequence[Curve]) -> Grid | None:
