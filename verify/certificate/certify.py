@@ -206,23 +206,23 @@ class _Run:
         flat: tuple[NDArray[np.float64], NDArray[np.float64]],
         size: int,
     ) -> Certificate:
-        """The state is too large for enclosures: one directional derivative of the N-step map, by differences."""
+        """The state is too large for a whole certificate: one directional derivative of the N-step map."""
         settings = self._settings
         found = self._timed(
-            "differencing along one direction",
+            "differentiating along one direction",
             lambda: certify_direction(source, traced, settings, cotangents, flat),
         )
-        self._findings.append(found.finding)
-        self._confirmations.append(found.row)
+        self._findings += found.findings
+        self._confirmations += [] if found.row is None else [found.row]
         self._torch.not_run += found.not_run
         return Certificate(
             scope=f"one direction: the state has {size} components, above max_components = {settings.max_components}",
-            bits=0,
-            ties=0,
+            bits=found.bits,
+            ties=found.ties,
             contraction=None,
             values={},
             advice=(),
-            proofs=(),
+            proofs=found.proofs,
             **self._common(source, traced),
         )
 

@@ -61,15 +61,15 @@ def n_steps(function: StateMap, beta: float, num_steps: int, cotangent_z: Array,
     p_z, p_y = cotangent_z, cotangent_y
     total: dict[str, Array] = {}
     for before, middle in reversed(states):
-        at_middle = function.pullback(middle, p_z)
-        q = ops.add(p_y, ops.multiply(b, function.join(at_middle)))
-        at_before = function.pullback(before, q)
-        p_z = ops.add(ops.multiply(a, p_z), ops.multiply(b, function.join(at_before)))
+        # The pullback is linear, so beta goes into its cotangent, the smallest of the arrays.
+        at_middle = function.pullback(middle, ops.multiply(b, p_z))
+        q = ops.add(p_y, function.join(at_middle))
+        at_before = function.pullback(before, ops.multiply(b, q))
+        p_z = ops.add(ops.multiply(a, p_z), function.join(at_before))
         p_y = ops.multiply(a, q)
         for part in (at_middle, at_before):
-            for name, balls in part.items():
+            for name, share in part.items():
                 if name not in function.traced.state:
-                    share = ops.multiply(b, balls)
                     total[name] = share if name not in total else ops.add(total[name], share)
     start = function.split(ops.add(p_y, p_z))
     if not states:

@@ -15,6 +15,7 @@ from verify.certificate.n_step import Steps
 from verify.certificate.recording import Recording, compressed, exact_text, slot_numbers
 from verify.certificate.state_map import box
 from verify.reference.arithmetic import Array
+from verify.reference.arithmetic.jets import Jets
 from verify.reference.arithmetic.precision import flint_precision
 from verify.reference.graph import Graph, Program, Traced
 
@@ -25,10 +26,12 @@ class Tapes:
     Args:
         traced: the function.
         bits: working precision at which branches are decided.
+        direction: along which the kind "tangent" differentiates, for every leaf.
     """
 
-    def __init__(self, traced: Traced, bits: int) -> None:
+    def __init__(self, traced: Traced, bits: int, direction: Mapping[str, NDArray[np.float64]] | None = None) -> None:
         self._traced = traced
+        self._direction = direction
         self._recording = Recording(bits)
         self._arrays = traced.arrays()
         shapes = [self._arrays[name].shape for name in traced.state]
@@ -42,7 +45,8 @@ class Tapes:
         """The name of a tape that holds at the point z, with the cotangent at hand.
 
         Args:
-            kind: "f", "pullback_of_state" or "pullback".
+            kind: "f", "pullback_of_state", "pullback", or "tangent": f and its derivative along the direction, the
+                cotangent being that of the state.
             z: balls, flat.
             cotangent: balls, flat.
         """
@@ -50,6 +54,7 @@ class Tapes:
             return self._universal[kind]
         graph = {
             "f": self._traced.forward,
+            "tangent": self._traced.forward,
             "pullback_of_state": self._traced.vjp.restricted(self._traced.state),
             "pullback": self._traced.vjp,
         }[kind]
@@ -57,7 +62,7 @@ class Tapes:
             for slot, ball in zip(slots.tolist(), balls.tolist(), strict=True):
                 slot.ball = ball
         branches, first = self._recording.branches, len(self._recording.instructions)
-        outputs = self._run(graph)
+        outputs = self._run_with_tangent(graph) if kind == "tangent" else self._run(graph)
         name = f"{kind} {len(self._tapes)}"
         self._tapes[name] = {
             "instructions": [first, len(self._recording.instructions)],
@@ -82,6 +87,24 @@ class Tapes:
         joined = {name: balls for name, balls in results.items() if name not in self._traced.state}
         state = [results[name].reshape(-1) for name in self._traced.state]
         return {"z0": np.concatenate(state), **joined}
+
+    def _run_with_tangent(self, graph: Graph) -> dict[str, Array]:
+        tape, direction = self._recording, self._direction or {}
+        jets = Jets(tape)
+        fixed = {name: values for name, values in self._arrays.items() if name not in self._traced.state}
+        for name, way in direction.items():
+            if name in fixed:
+                fixed[name] = jets.jets(tape.convert(fixed[name]), tape.convert(way))
+        state = jets.jets(self._z, self._cotangent)
+        given: dict[str, Array] = {}
+        first = 0
+        for name in self._traced.state:
+            shape = self._arrays[name].shape
+            given[name] = state[first : first + int(np.prod(shape))].reshape(shape)
+            first += int(np.prod(shape))
+        results = Program(graph, jets, fixed)(given)
+        values, tangents = jets.parts(np.concatenate([results[name].reshape(-1) for name in self._traced.state]))
+        return {"z0": values, "tangent": tape.convert(np.zeros(values.shape)) if tangents is None else tangents}
 
     def program(self) -> dict[str, Any]:
         """The program in plain JSON values."""
@@ -219,6 +242,35 @@ def n_step_proof(
             "z": texts(steps.z, digits),
             "y": texts(steps.y, digits),
             "gradient": gradient_texts(steps.gradient, traced.state, digits),
+        },
+        "program": tapes.program(),
+    }
+
+
+def direction_proof(
+    traced: Traced,
+    bits: int,
+    beta: float,
+    cotangents: tuple[NDArray[np.float64], NDArray[np.float64]],
+    direction: Mapping[str, NDArray[np.float64]],
+    visited: tuple[tuple[Array, Array], ...],
+    derivative: arb,
+    digits: int,
+) -> dict[str, Any]:
+    """What a stranger needs to prove the derivative of the N-step loss along one direction again."""
+    tapes, arrays = Tapes(traced, bits, direction), traced.arrays()
+    (shown,) = texts(np.array([derivative], dtype=object), digits)
+    return {
+        "bits": bits,
+        "direction": {
+            "beta": float(beta).hex(),
+            "num_steps": len(visited) // 2,
+            "start": [text for name in traced.state for text in _hex(arrays[name])],
+            "way": [text for name in traced.state for text in _hex(direction[name])],
+            "cotangent_z": _hex(cotangents[0]),
+            "cotangent_y": _hex(cotangents[1]),
+            "tapes": [tapes.record("tangent", *point) for point in visited],
+            "derivative": shown,
         },
         "program": tapes.program(),
     }

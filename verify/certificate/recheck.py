@@ -8,6 +8,7 @@ and proves every claim again:
     contraction   ||K(Z)||_2 <= ||U^T K V|| / sqrt((1 - ||U^T U - I||) (1 - ||V^T V - I||)) is at most what is claimed
     implicit      (I - K^T) w = c solved in balls, pulled back, lies inside what is claimed
     N steps       the recursion and its adjoint, run in balls, lie inside what is claimed
+    direction     the recursion with the derivative along one direction carried forward lies inside what is claimed
     no solution   a component of f(z0) - z0 + (K(Z) - I) (Z - z0) excludes 0 over the box Z round z0
 
 It prints a line for each claim and exits with 0 if all hold, 1 if one fails, 2 if the file cannot be read.
@@ -380,6 +381,25 @@ def check_n_steps(machine: Machine, proof: dict[str, Any]) -> None:
     check_gradient(proof["gradient"], total, "gradient")
 
 
+def check_direction(machine: Machine, proof: dict[str, Any]) -> None:
+    """The reversible recursion, differentiated forward along the recorded direction."""
+    beta = arb(float.fromhex(proof["beta"]))
+    y = z = floats(proof["start"])
+    y_along = z_along = floats(proof["way"])
+
+    def half(old: list[arb], new: list[arb]) -> list[arb]:
+        return [(1 - beta) * x + beta * value for x, value in zip(old, new, strict=True)]
+
+    for step in range(proof["num_steps"]):
+        image = machine(proof["tapes"][2 * step], z=z, cotangent=z_along)
+        y, y_along = half(y, image["z0"]), half(y_along, image["tangent"])
+        image = machine(proof["tapes"][2 * step + 1], z=y, cotangent=y_along)
+        z, z_along = half(z, image["z0"]), half(z_along, image["tangent"])
+    pairs = ((z_along, floats(proof["cotangent_z"])), (y_along, floats(proof["cotangent_y"])))
+    total = sum((x * w for along, weights in pairs for x, w in zip(along, weights, strict=True)), arb(0))
+    contained([proof["derivative"]], [total], "directional derivative")
+
+
 def recheck(certificate: dict[str, Any]) -> list[str]:
     """Prove every claim again.
 
@@ -420,6 +440,9 @@ def recheck(certificate: dict[str, Any]) -> list[str]:
                 if "implicit" in proof:
                     check_implicit(machine, z, k, proof["implicit"])
                     lines.append(f"implicit gradient{of}: {len(proof['implicit']['gradient'])} leaves enclosed")
+            if "direction" in proof:
+                check_direction(machine, proof["direction"])
+                lines.append("directional derivative: enclosed along one direction")
             if "n_step" in proof:
                 check_n_steps(machine, proof["n_step"])
                 lines.append(f"N-step gradient{of}: {len(proof['n_step']['gradient'])} leaves enclosed")

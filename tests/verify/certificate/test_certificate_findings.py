@@ -217,8 +217,21 @@ def test_state_too_wide_keeps_its_n_step_certificate() -> None:
 def test_state_too_large_gets_one_direction() -> None:
     found = certify(batched(), samples=1, max_components=2, **QUICK)
     assert found.scope.startswith("one direction: the state has 3 components")
+    assert finding(found, "N-step directional derivative").answer is Answer.CERTIFIED
+    assert "not attempted" in finding(found, "fixed point").sentence
     assert found.answer is Answer.UNDECIDED
     assert found.confirmations[0]["digits"] > 12
+    # The gradient of the whole certificate, along the same direction, is the same number.
+    whole = certify(batched(), samples=1, **QUICK)
+    (along,) = (row["certified"] for row in whole.confirmations if row["claim"] == "N-step gradient")
+    assert arb(along).overlaps(arb(found.confirmations[0]["certified"]))
+
+
+def test_direction_over_a_kink_is_undecided() -> None:
+    source: Triple = (lambda z, x: 0.5 * torch.relu(z) + 0 * x, torch.zeros(1, 2).double(), torch.ones(1, 2).double())
+    found = certify(source, max_components=1, **QUICK)
+    assert "exactly on a kink" in finding(found, "N-step directional derivative").sentence
+    assert not found.proofs
 
 
 def test_unused_leaf_has_a_certified_zero_gradient() -> None:

@@ -184,6 +184,37 @@ def test_forged_absence_fails(field: str, value: Any) -> None:
         recheck(forged)
 
 
+@cache
+def stored_direction() -> str:
+    problem = get_problem("dense-tanh")
+    source = (problem.function, *problem.inputs(torch.float64))
+    return json.dumps(certify(source, num_steps=2, digits=15, max_components=1, samples=1).to_json(), allow_nan=False)
+
+
+def test_directional_derivative_is_proved_again() -> None:
+    assert recheck(json.loads(stored_direction())) == ["directional derivative: enclosed along one direction"]
+
+
+def shift_derivative(proof: Any) -> None:
+    proof["derivative"] = shifted(shifted(proof["derivative"]))
+
+
+def turn_direction(proof: Any) -> None:
+    proof["way"][0] = (float.fromhex(proof["way"][0]) + 0.5).hex()
+
+
+def drop_half_of_the_steps(proof: Any) -> None:
+    proof["num_steps"] = 1
+
+
+@pytest.mark.parametrize("forge", [shift_derivative, turn_direction, drop_half_of_the_steps])
+def test_forged_directional_derivative_fails(forge: Callable[[Any], None]) -> None:
+    forged = json.loads(stored_direction())
+    forge(forged["proofs"][0]["direction"])
+    with pytest.raises(Failed, match="directional derivative"):
+        recheck(forged)
+
+
 def test_problem_that_a_narrow_dtype_stores_has_proofs_of_its_own() -> None:
     source = (lambda z, x: 0.3 * torch.tanh(z) + x, torch.zeros(1, 1).double(), torch.full((1, 1), 0.3).double())
     found = certify(source, num_steps=1, digits=15, dtypes=(torch.float64, torch.bfloat16)).to_json()

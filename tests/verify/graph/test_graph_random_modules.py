@@ -1,4 +1,4 @@
-"""Random small modules of covered operations: torch, mpmath, balls, and differences of the forward graph agree.
+"""Random small modules of covered operations: torch, mpmath, balls, jets, and differences of the forward graph agree.
 
 Bounds: mpmath at 80 digits lies inside the balls at 130 bits, which are narrow; torch's float64 lies within 2^-53 of
 the size of what was computed, times what 16 bits of condition a chain of at most four layers may have; the difference
@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 from verify.reference.arithmetic import Multiprecision
 from verify.reference.arithmetic.balls import Balls
+from verify.reference.arithmetic.jets import Jets
+from verify.reference.arithmetic.precision import flint_precision
 from verify.reference.graph import Program, trace
 
 
@@ -139,6 +141,16 @@ def check(names: list[str], seed: int) -> None:
     scale = digits.sum(digits.absolute(digits.multiply(computed["z0"], v)))[()]
     # h^2 f''' / 6 = 10^-48 f''' / 6: a chain may have a third derivative of 10^20
     assert abs(quotient - pulled) <= 1e-28 * max(scale, 1), names
+
+    # The derivative carried forward in balls reads the forward graph alone, and encloses the same number.
+    jets = Jets(balls)
+    moving = jets.jets(balls.convert(z.numpy()), balls.convert(way))
+    _, tangents = jets.parts(Program(traced.forward, jets, fixed)({"z0": moving})["z0"])
+    assert tangents is not None
+    with flint_precision(balls.bits):
+        along = sum((ball * weight for ball, weight in zip(tangents.flat, cotangent.flat, strict=True)), arb(0))
+        assert along.overlaps(number(pulled)), names
+        assert along.rad() <= 1e-12 * max(float(scale), 1.0), names
 
 
 @pytest.mark.parametrize("name", ["linear", "attention", "maximum", "convolution", "reductions", "clamp"])

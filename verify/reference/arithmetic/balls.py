@@ -156,10 +156,12 @@ class Balls:
         return self._map(lambda value: value**wanted, x)
 
     def matmul(self, a: Array, b: Array) -> Array:
-        """Matrix product of the last two axes by arb_mat."""
+        """Matrix product of the last two axes by arb_mat; an outer product needs no sums and goes by elements."""
         left, right = (a[None, :] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
         with flint_precision(self.bits):
-            if left.ndim == 2 and right.ndim == 2:
+            if left.shape[-1] == right.shape[-2] == 1:
+                result = np.multiply(left, right)
+            elif left.ndim == 2 and right.ndim == 2:
                 result = self._product(left, right)
             else:
                 batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
