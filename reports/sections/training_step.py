@@ -70,12 +70,14 @@ def _table(of: dict[str, dict[Key, Curve]]) -> Grid:
     widths = next(iter(of["ratio"].values())).x
     counted_at = next(iter(of["bytes"].values())).x
     cells: list[tuple[str, ...]] = []
-    for key, evaluations in of["evaluations"].items():
-        ratio, seconds = of["ratio"].get(key), of["seconds"].get(key)
+    keys = dict.fromkeys((*of["evaluations"], *(key for key in of["ratio"] if key[0] != FLOOR)))
+    for key in keys:
+        counts = [of[name].get(key) for name in ("evaluations", "vjps")]
+        kept, ratio, seconds = (of[name].get(key) for name in ("bytes", "ratio", "seconds"))
         cells.append(
             (
-                *key, _formula(evaluations), _formula(of["vjps"][key]), binary_size(of["bytes"][key].y[0]),
-                _slope(of["bytes"][key]),
+                *key, *(ABSENT if counted is None else _formula(counted) for counted in counts),
+                *((ABSENT, ABSENT) if kept is None else (binary_size(kept.y[0]), _slope(kept))),
                 *([ABSENT] * len(widths) if ratio is None else [f"{y:.2f}" for y in ratio.y]),
                 *([ABSENT] * len(widths) if seconds is None else [number(1e3 * y) for y in seconds.y]),
             )
@@ -87,7 +89,7 @@ def _table(of: dict[str, dict[Key, Curve]]) -> Grid:
     steps = ", ".join(f"{n:g}" for n in counted_at)
     caption = (
         f"A training step by each solver with each adjoint. Counts and bytes are exact, at N = {steps} on a "
-        f"{_problem(of['bytes'])}; a dash is what this profile does not time."
+        f"{_problem(of['bytes'])}; a dash is what was not timed or not counted."
     )
     return Grid(caption, columns, tuple(cells), (), frozenset(range(3, len(columns))))
 

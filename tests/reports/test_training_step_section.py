@@ -67,10 +67,14 @@ def test_counts_that_are_not_on_a_line_are_listed(blocks_of):
     assert grid.rows[0][6] == "0 B to 2 KiB"
 
 
-def test_what_is_counted_and_not_timed_has_a_dash(blocks_of):
-    blocks = blocks_of(curves_of(REVERSIBLE), curves_of(UNROLLED)[:3])
+def test_what_is_counted_and_not_timed_has_a_dash_and_so_has_the_reverse(blocks_of):
+    blocks = blocks_of(curves_of(REVERSIBLE)[:3], curves_of(UNROLLED)[3:])
     (grid,) = (block for block in blocks if isinstance(block, Grid))
-    assert grid.rows[1][-4:] == ("\u2013",) * 4
+    counted, timed = grid.rows
+    assert counted[3] == "4N"
+    assert counted[-4:] == ("\u2013",) * 4
+    assert timed[3:7] == ("\u2013",) * 4
+    assert timed[-4] == "1.25"
 
 
 def test_pictures_name_the_methods_the_machine_and_the_ratios(blocks_of):
