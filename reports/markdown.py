@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reports.content import Grid
 from reports.dossier import Dossier
 from reports.ranking import excess_text, severity, verdict_word, worst_of_each_check
 from reports.text import number, plural
@@ -14,13 +15,13 @@ MOST_FAILURES = 15
 """Failed findings that are listed; the page has all."""
 
 
-def to_markdown(dossier: Dossier, conclusions: Sequence[tuple[str, Sequence[str]]] = ()) -> str:
+def to_markdown(dossier: Dossier, conclusions: Sequence[tuple[str, Sequence[str | Grid]]] = ()) -> str:
     """The summary.
 
     Args:
         dossier: the runs.
-        conclusions: titles with the sentences that the other sections of the report conclude; the gate, which draws
-            nothing, gives none.
+        conclusions: titles with the sentences and tables that the other sections of the report conclude; the gate,
+            which draws nothing, gives none.
 
     Returns:
         Markdown with a headline, the counts, what fell short, the worst row of every check, the conclusions, and what
@@ -32,8 +33,10 @@ def to_markdown(dossier: Dossier, conclusions: Sequence[tuple[str, Sequence[str]
         facts = "; ".join(f"{name} {value}" for name, value in environment_facts(run))
         lines.append(f"- {run.label}{' (recorded)' if run.recorded else ''}: {facts}")
     lines += ["", *_failures(dossier), *_worst(dossier)]
-    for title, sentences in conclusions:
-        lines += [f"### {plain(title)}", "", *(f"- {plain(sentence)}" for sentence in sentences), ""]
+    for title, parts in conclusions:
+        lines += [f"### {plain(title)}", "", *(f"- {plain(part)}" for part in parts if isinstance(part, str)), ""]
+        for part in parts:
+            lines += _table(part) if isinstance(part, Grid) else []
     lines += _left_out(dossier)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -66,6 +69,13 @@ def _worst(dossier: Dossier) -> list[str]:
         cells = (check, verdict_word(finding.passed), measured, finding.allowed, over, f"`{place}`")
         lines.append("| " + " | ".join(plain(cell) for cell in cells) + " |")
     return [*lines, ""]
+
+
+def _table(grid: Grid) -> list[str]:
+    rules = ("---:" if place in grid.numeric else "---" for place in range(len(grid.columns)))
+    rows = [grid.columns, *grid.rows]
+    head, *body = ("| " + " | ".join(plain(cell) for cell in row) + " |" for row in rows)
+    return [plain(grid.caption), "", head, "|" + "|".join(rules) + "|", *body, ""]
 
 
 def _left_out(dossier: Dossier) -> list[str]:

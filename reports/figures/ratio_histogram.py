@@ -69,7 +69,7 @@ def ratio_histogram(
         for place, (value, said) in enumerate(extremes):
             left = value < 1e-1
             axes.annotate(
-                said, xy=(_place(value), 1.0), xytext=(0.03 if left else 0.99, 0.9 - 0.09 * place),
+                said, xy=(_place(value), 1.0), xytext=(0.03 if left else 0.99, 0.95 - 0.13 * place),
                 textcoords="axes fraction", ha="left" if left else "right", va="top", fontsize=7.5,
                 bbox={"boxstyle": "square,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
                 arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.6}, zorder=5.0,

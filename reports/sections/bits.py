@@ -36,11 +36,11 @@ def bits_by_mode(dossier: Dossier, settings: Sequence[tuple[float, int, str]]) -
         heading,
         Prose(
             "The same settings by the way in which the gradient is had. A gradient cannot have more bits than f has: "
-            "53 in float64, 24 in float32, 8 in bfloat16. In brackets stands what the model promises before anything "
-            "is run."
+            "53 in float64, 24 in float32, 8 in bfloat16, give or take the one by which a mean over a whole gradient "
+            "differs from its worst component. The model's promise is made before anything is run."
         ),
         Grid(
-            f"Bits right in the worst gradient of {problems}.",
+            f"Bits right in the worst gradient of {problems}; in brackets what the model promises.",
             ("setting", "dtype of f", *(mode_label(mode) for mode in modes)),
             tuple(rows),
             (),
@@ -49,7 +49,7 @@ def bits_by_mode(dossier: Dossier, settings: Sequence[tuple[float, int, str]]) -
     ]
 
 
-def bits_cell(curves: Sequence[Curve], num_steps: int, *, promised: bool = True) -> str:
+def bits_cell(curves: Sequence[Curve], num_steps: int) -> str:
     """Bits right in the worst of several curves at N steps, with those promised in brackets; NaN is shown as NaN."""
     found = [
         (y, math.nan if curve.predicted is None else curve.predicted[place])
@@ -60,5 +60,5 @@ def bits_cell(curves: Sequence[Curve], num_steps: int, *, promised: bool = True)
     if not found:
         return ABSENT
     worst = max((error for error, _ in found), key=lambda error: math.inf if math.isnan(error) else error)
-    foreseen = [error for _, error in found if not math.isnan(error)] if promised else []
-    return bits(worst) + (f" ({bits(max(foreseen))})" if foreseen else "")
+    promised = [error for _, error in found if not math.isnan(error)]
+    return bits(worst) + (f" ({bits(max(promised))})" if promised else "")

@@ -59,7 +59,7 @@ def ratio_blocks(dossier: Dossier) -> list[Block]:
         *(Prose(sentence) for sentence in ratio_sentences(dossier)),
         ratio_histogram(
             groups,
-            [(_value(row), f"{number(_value(row))}: {_name(row)}") for row in pointed],
+            [(_value(row), f"{number(_value(row))}: {_name(row, ',\n')}") for row in pointed],
             limit=RATIO_LIMIT,
             ceiling=CEILING,
             name="ratio-histogram",
@@ -141,8 +141,8 @@ def _value(row: Measurement) -> float:
     return math.nan if row.measured is None else row.measured
 
 
-def _name(row: Measurement) -> str:
+def _name(row: Measurement, after_leaf: str = ", ") -> str:
     beta = "" if row.beta is None else f", beta {row.beta:g}"
     steps = "" if row.num_steps is None else f", N = {row.num_steps}"
     adjoint = f" {row.adjoint}" if row.adjoint else ""
-    return f"{row.problem} {row.leaf}, {row.check}{adjoint}, {precision(row.dtype, row.state_dtype)}{beta}{steps}"
+    return f"{row.problem} {row.leaf}{after_leaf}{row.check}{adjoint}, {precision(row.dtype, row.state_dtype)}{beta}{steps}"
