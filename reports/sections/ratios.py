@@ -21,6 +21,8 @@ CEILING = 30.0
 NAMED = 6
 """Extremes in the table, of each kind; the first of each is named in the picture."""
 
+_NEW_LINE = ",\n"
+
 
 def ratio_rows(dossier: Dossier) -> list[Measurement]:
     """The rows that measure an R from above and have power."""
@@ -59,7 +61,7 @@ def ratio_blocks(dossier: Dossier) -> list[Block]:
         *(Prose(sentence) for sentence in ratio_sentences(dossier)),
         ratio_histogram(
             groups,
-            [(_value(row), f"{number(_value(row))}: {_name(row, ',\n')}") for row in pointed],
+            [(_value(row), f"{number(_value(row))}: {_name(row, _NEW_LINE)}") for row in pointed],
             limit=RATIO_LIMIT,
             ceiling=CEILING,
             name="ratio-histogram",
@@ -145,4 +147,5 @@ def _name(row: Measurement, after_leaf: str = ", ") -> str:
     beta = "" if row.beta is None else f", beta {row.beta:g}"
     steps = "" if row.num_steps is None else f", N = {row.num_steps}"
     adjoint = f" {row.adjoint}" if row.adjoint else ""
-    return f"{row.problem} {row.leaf}{after_leaf}{row.check}{adjoint}, {precision(row.dtype, row.state_dtype)}{beta}{steps}"
+    setting = f"{row.check}{adjoint}, {precision(row.dtype, row.state_dtype)}{beta}{steps}"
+    return f"{row.problem} {row.leaf}{after_leaf}{setting}"
