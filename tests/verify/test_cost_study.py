@@ -62,6 +62,8 @@ def test_counts_of_every_pair_are_exact(workload):
 def test_bytes_kept_by_the_reversible_and_fixed_point_adjoints_do_not_depend_on_the_steps(workload):
     deeper = Workload(32, tokens=4, num_steps=STEPS + 2)
     for few, many in zip(methods_of(workload), methods_of(deeper), strict=True):
+        if few.solver not in ("reversible", "broyden"):
+            continue
         slope = count(deeper, many).saved_bytes - count(workload, few).saved_bytes
         if few.adjoint in FLAT:
             assert slope == 0, few.name

@@ -28,15 +28,14 @@ class Cost(NamedTuple):
 
 
 def count(workload: Workload, method: Method) -> Cost:
-    """Take one training step and count.
+    """Take one training step and count its evaluations and products, then the bytes of another forward pass.
 
-    A first step is taken before, so that what a library makes once, such as a cache, is not counted.
+    What a library makes once, such as a cache, is made by the first and not among the bytes.
 
     Args:
         workload: what is solved.
         method: by what.
     """
-    workload.gradients(method.forward(workload.cell))
     counted = _Counted(workload.cell)
     workload.gradients(method.forward(counted))
     return Cost(counted.evaluations, counted.vjps, _kept(workload, method))

@@ -95,6 +95,6 @@ def methods_of(workload: Workload) -> list[Method]:
     for label, (solver, state_dtype) in solvers.items():
         for kind, adjoint in adjoints.items():
             exact = kind not in ("implicit", "phantom")
-            main = label == ("reversible" if exact else "relaxed")
+            main = label == ("reversible" if exact else "relaxed") and kind != "checkpointed, segments"
             found.append(Method(label, kind, state_dtype, by(solver, adjoint), main))
     return found
