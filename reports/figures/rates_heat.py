@@ -43,6 +43,8 @@ def rates_heat(points: Sequence[tuple[float, float, bool]], *, name: str, captio
             (Line2D([], [], color=VERMILLION, linestyle="none", marker="x"), "measured: diverges"),
         ]
         figure, (left, right) = grid(2, columns=2, panel_height=3.4, entries=len(entries))
+        # Room for the numbers of the scale on the right.
+        figure.subplots_adjust(right=0.96)
         filled = left.contourf(betas, constants, rate.numpy(), levels=_LEVELS, cmap="viridis", extend="max")
         filled.set_edgecolor("face")
         forgotten = right.contourf(betas, constants, bits, levels=(0.0, *_BITS, 16.0), cmap="magma_r", extend="max")

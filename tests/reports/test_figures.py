@@ -10,6 +10,7 @@ import pytest
 
 from reports.figures import convergence, gradient_error, memory, reconstruction
 from reports.figures.convergence import until_flat
+from reports.figures.modes import mode_errors
 from reports.figures.panels import Limits, log_limits
 from reports.figures.style import beta_appearance, method_appearance
 from reports.figures.svg import figure_name
@@ -55,6 +56,40 @@ def test_caption_says_how_uncertain_the_references_are_where_no_band_can_be_draw
     assert "uncertain by at most 1.0e-50" in convergence(curves, name="a", caption="c").caption
     wide = [replace(curve, band=(1e-1,) * len(curve.x)) for curve in curves]
     assert convergence(wide, name="a", caption="c").caption == "c"
+
+
+def test_caption_of_memory_says_what_a_step_more_keeps(synthetic_run):
+    curves = lines_named(synthetic_run, "memory")
+    assert (
+        "exact (reversible adjoint) 0 B, exact (unrolled adjoint) 4 KiB."
+        in memory(curves, name="a", caption="c").caption
+    )
+    broken = [replace(curves[0], y=(*curves[0].y[:-1], math.nan)), *curves[1:]]
+    assert "exact (reversible adjoint) NaN" in memory(broken, name="a", caption="c").caption
+
+
+def test_panel_is_a_setting_where_one_is_asked_for_and_its_predictions_have_their_own_colour(synthetic_run):
+    curves = [c for c in synthetic_run.curves if c.name == "reconstruction" and c.problem == "tanh" and c.beta != 0.25]
+    drawing = mode_errors(
+        curves,
+        name="a",
+        caption="c",
+        floor=1e-18,
+        ceiling=1e4,
+        marks={"float32 f, beta 0.8": [(4.0, "#123456")]},
+        mark="here",
+    )
+    text = re.sub("<[^>]+>", " ", drawing.svg)
+    for panel in (
+        "float64 f, beta 0.5",
+        "float32 f, beta 0.8",
+        "bfloat16 f, beta 0.8",
+        "here",
+        "predicted by the model",
+    ):
+        assert panel in text
+    assert text.index("float64 f") < text.index("float32 f") < text.index("bfloat16 f")
+    assert "#123456" in drawing.svg
 
 
 def test_curve_is_cut_soon_after_it_is_flat(synthetic_run):
