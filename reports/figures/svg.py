@@ -12,6 +12,9 @@ from matplotlib.figure import Figure
 
 
 FONT_STACK = "'DejaVu Sans', Verdana, 'Segoe UI', Helvetica, Arial, sans-serif"
+_PIXELS = 103.0
+"""Pixels for an inch, so that figures of full width fill the column of the page."""
+
 _NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
 
 
@@ -57,7 +60,7 @@ def figure_name(*parts: str) -> str:
 
 
 def to_svg(figure: Figure) -> str:
-    """The figure as one `<svg>` element that scales with the page.
+    """The figure as one `<svg>` element that shrinks with the page and never grows beyond its own size.
 
     Call it inside `drawing`, which fixes the identifiers and the fonts.
     """
@@ -68,7 +71,8 @@ def to_svg(figure: Figure) -> str:
     # Group names such as "axes_1" repeat from figure to figure and nothing refers to them.
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r' (?:xmlns(?::xlink)?)="[^"]*"', "", text)
-    text = re.sub(r'<svg width="[^"]*" height="[^"]*"', '<svg role="img"', text, count=1)
+    width = round(figure.get_figwidth() * _PIXELS)
+    text = re.sub(r'<svg width="[^"]*" height="[^"]*"', f'<svg role="img" style="max-width: {width}px"', text, count=1)
     text = text.replace("'DejaVu Sans'", FONT_STACK)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     return re.sub(r"\n\s*", "\n", text).strip()
