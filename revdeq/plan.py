@@ -1,84 +1,28 @@
 """Plan a solve before it runs: which beta, how many steps, what error, how many bits, how much memory and work."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from revdeq.arithmetic.bitwise import GREATEST_BASE, bitwise_betas, bitwise_form, tape_size
 from revdeq.estimate import extreme_eigenvalues
-from revdeq.memory import Memory, memory_of
-from revdeq.rates import SPECTRA, Spectrum, ellipse_points, error_growth, semi_axes, spectral_rate
+from revdeq.memory import memory_of
+from revdeq.planned import Plan as Plan, PlanError as PlanError, Reach as Reach, dtype_name
+from revdeq.precision import (
+    COMPONENTS,
+    FUNCTION_CONSTANT,
+    function_error,
+    greatest_steps,
+    reversal_error,
+    unit_roundoff,
+)
+from revdeq.rates import SPECTRA, ErrorGrowth, Spectrum, ellipse_points, error_growth, semi_axes, spectral_rate
+from revdeq.rates.arguments import checked_beta
 from revdeq.tree import Tree, flatten
-
-
-class PlanError(ValueError):
-    """The wish cannot be met; the message says what is reachable and what would meet it."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a solve is predicted to do. Predictions are those of a normal df/dz with the spectrum said, not bounds.
-
-    Attributes:
-        beta: relaxation parameter for `Reversible`.
-        num_steps: steps, each two evaluations of f.
-        rate: asymptotic contraction rate per step.
-        residual: ||f(z_N) - z_N|| over ||f(z_0) - z_0||.
-        solution_error: |z_N - z*| over |z_0 - z*|.
-        truncation_error: relative difference of the N-step gradient and the implicit one.
-        rounding_error: relative error of the reversed N-step gradient.
-        gradient_error: what the plan was asked to keep small: rounding, and truncation where the target is the fixed
-            point.
-        bits_left: -log2 of rounding_error.
-        bits_lost: bits of the state dtype that the reversal costs the gradient.
-        evaluations: evaluations of f, forward and backward together (4 N).
-        vjps: vector-Jacobian products (2 N).
-        memory: bytes, or None where the state was not given.
-        dtype: dtype of z0 and of f.
-        state_dtype: dtype of the coupled states.
-        target: "fixed-point" or "n-step".
-        spectrum: what was assumed of the eigenvalues of df/dz, in words.
-    """
-
-    beta: float
-    num_steps: int
-    rate: float
-    residual: float
-    solution_error: float
-    truncation_error: float
-    rounding_error: float
-    gradient_error: float
-    bits_left: float
-    bits_lost: float
-    evaluations: int
-    vjps: int
-    memory: Memory | None
-    dtype: torch.dtype
-    state_dtype: torch.dtype
-    target: str
-    spectrum: str
-
-    def __str__(self) -> str:
-        lines = [
-            f"Reversible(beta={self.beta:.6g}), {self.num_steps} steps   [{self.spectrum}]",
-            f"  rate per step        {self.rate:.6g}",
-            f"  residual             {self.residual:.2e} of the initial one",
-            f"  gradient error       {self.gradient_error:.2e}   ({self.target})",
-            f"    truncation         {self.truncation_error:.2e}   N-step against implicit gradient",
-            f"    rounding           {self.rounding_error:.2e}   f in {_name(self.dtype)}, states in "
-            f"{_name(self.state_dtype)}",
-            f"  bits                 {self.bits_left:.1f} left, {self.bits_lost:.1f} lost to the reversal",
-            f"  work                 {self.evaluations} evaluations of f and {self.vjps} VJPs, backward included",
-        ]
-        if self.memory is not None:
-            lines.append(
-                f"  memory               {self.memory.reversible} bytes at any number of steps; "
-                f"unrolled {self.memory.unrolled} bytes"
-            )
-        lines.append("  predictions for a normal df/dz with this spectrum at the fixed point; not bounds")
-        return "\n".join(lines)
 
 
 def plan(
@@ -97,6 +41,7 @@ def plan(
     beta: float | None = None,
     num_steps: int | None = None,
     max_steps: int = 256,
+    arithmetic: Literal["floating", "bitwise"] | None = None,
 ) -> Plan:
     """Choose beta and the number of steps for a wished gradient error, or say what would meet it.
 
@@ -120,6 +65,8 @@ def plan(
         beta: fixed relaxation parameter, or None to choose it.
         num_steps: fixed number of steps, or None to choose it.
         max_steps: most steps to consider.
+        arithmetic: "floating" or "bitwise"; None for floating where it meets the wish and bitwise where only that does,
+            unless a state_dtype is given, which is floating's.
 
     Returns:
         A `Plan`; print it.
@@ -139,18 +86,42 @@ def plan(
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+    if arithmetic not in ("floating", "bitwise", None):
+        raise ValueError(f"arithmetic must be 'floating', 'bitwise' or None, got {arithmetic!r}")
+    if arithmetic == "bitwise" and state_dtype is not None:
+        raise ValueError(
+            f"state_dtype is {dtype_name(state_dtype)} but bitwise states are integers: leave one of them out"
+        )
+    if beta is not None:
+        checked_beta(beta, reversible=True)
+        if arithmetic == "bitwise":
+            bitwise_form(beta)
     dtype = dtype or _dtype_of(z)
+    floating_only = arithmetic == "floating" or state_dtype is not None
     state_dtype = state_dtype or torch.float64
     if torch.finfo(state_dtype).eps > torch.finfo(dtype).eps:
-        raise ValueError(f"state_dtype {_name(state_dtype)} is narrower than dtype {_name(dtype)}: give a wider one")
+        raise ValueError(
+            f"state_dtype {dtype_name(state_dtype)} is narrower than dtype {dtype_name(dtype)}: give a wider one"
+        )
     kappa, words = _eigenvalues(contraction_constant, spectrum, real, imaginary, function, z, args)
-    wish = _Wish(kappa, words, dtype, state_dtype, gradient_error, target, beta, num_steps, max_steps)
-    found = _search(wish)
-    memory = None if function is None else memory_of(function, z, args, state_dtype, found.num_steps)
-    chosen = _describe(wish, found, memory)
-    if not (chosen.gradient_error <= gradient_error):
-        raise PlanError(_refusal(wish, chosen))
-    return chosen
+    components = COMPONENTS if z is None else 2 * sum(leaf.numel() for leaf in flatten(z)[0])
+    wish = _Wish(
+        kappa, words, dtype, state_dtype, gradient_error, target, beta, num_steps, max_steps, components, "floating"
+    )
+    ways = [wish] if arithmetic != "bitwise" else []
+    if not floating_only and (beta is None or bitwise_betas(beta) == (beta,)):
+        ways.append(replace(wish, arithmetic="bitwise"))
+    plans: list[Plan] = []
+    for way in ways:
+        found = _search(way)
+        plans.append(_describe(way, found, None if function is None else (function, z, args)))
+        if plans[-1].gradient_error <= gradient_error:
+            return replace(plans[-1], reach=tuple(_reaches(way, found)))
+    best = min(range(len(plans)), key=lambda i: plans[i].gradient_error)
+    raise PlanError(_refusal(ways[best], plans[best]))
+
+
+_HORIZONS = (32, 128, 512, 2048)
 
 
 @dataclass(frozen=True)
@@ -164,6 +135,8 @@ class _Wish:
     beta: float | None
     num_steps: int | None
     max_steps: int
+    components: int
+    arithmetic: Literal["floating", "bitwise"]
 
 
 @dataclass(frozen=True)
@@ -172,52 +145,79 @@ class _Found:
     num_steps: int
 
 
-def _rounding(wish: _Wish, growth: Tensor) -> Tensor:
-    # f in its own precision perturbs the map whose gradient is taken; the sensitivity of a fixed point is 1/|1-kappa|.
-    conditioning = float((1 / (1 - wish.kappa).abs()).max())
-    return torch.finfo(wish.state_dtype).eps / 2 * growth + torch.finfo(wish.dtype).eps / 2 * conditioning
+def _rounding(wish: _Wish, beta: float | Tensor, num_steps: int) -> Tensor:
+    """Return the rounding error after 0, 1, ..., N steps, for each beta."""
+    if wish.arithmetic == "bitwise":
+        return function_error(beta, wish.kappa, num_steps, wish.dtype)
+    return reversal_error(beta, wish.kappa, num_steps, wish.dtype, wish.state_dtype, components=wish.components)
 
 
-def _search(wish: _Wish, horizon: int = 32) -> _Found:
+def _search(wish: _Wish) -> _Found:
     """Return the fewest steps that meet the wish with their best beta; else the pair with the least error."""
-    # Few steps are tried first, because the work grows with their number.
-    steps = wish.num_steps or min(horizon, wish.max_steps)
-    betas = _candidates() if wish.beta is None else torch.tensor([wish.beta], dtype=torch.float64)
-    growth = error_growth(betas, wish.kappa, steps)
-    error = _rounding(wish, growth.rounding) + (growth.truncation if wish.target == "fixed-point" else 0)
-    # Where two betas meet the wish after the same steps, or none does, the lesser error wins.
-    error = torch.where(torch.isfinite(error), error, torch.inf)
+    betas = _candidates(wish.arithmetic) if wish.beta is None else torch.tensor([wish.beta], dtype=torch.float64)
     if wish.num_steps is not None:
-        if wish.beta is not None or wish.target == "fixed-point":
-            return _Found(float(betas[error[-1].argmin()]), steps)
-        # Any small enough beta is exact enough for its own N steps: of those that are, take the furthest converged.
-        met = error[-1] <= wish.gradient_error
-        score = torch.where(met, growth.solution[-1], torch.inf) if bool(met.any()) else error[-1]
-        return _Found(float(betas[score.argmin()]), steps)
-    error = error[1:]
-    best, which = error.min(dim=1)
-    met = (best <= wish.gradient_error).nonzero()
-    if not len(met) and steps < wish.max_steps:
-        return _search(wish, 4 * horizon)
-    n = int(met[0]) if len(met) else int(best.argmin())
-    return _Found(float(betas[which[n]]), n + 1)
+        return _search_beta(wish, betas, wish.num_steps)
+    best, found = math.inf, _Found(float(betas[0]), 1)
+    # Few steps are tried first, because the work grows with their number.
+    for steps in (*(n for n in _HORIZONS if n < wish.max_steps), wish.max_steps):
+        rounding = _rounding(wish, betas, steps)
+        error = _finite(rounding + _truncation(wish, error_growth(betas, wish.kappa, steps)))[1:]
+        # Where two betas meet the wish after the same steps, or none does, the lesser error wins.
+        least, which = error.min(dim=1)
+        met = (least <= wish.gradient_error).nonzero()
+        n = int(met[0]) if len(met) else int(least.argmin())
+        if len(met) or float(least[n]) < best:
+            best, found = float(least[n]), _Found(float(betas[which[n]]), n + 1)
+        # Rounding grows with the steps: a beta that it has ruled out stays so.
+        betas = betas[rounding[-1] <= wish.gradient_error]
+        if len(met) or not len(betas):
+            break
+    return found
 
 
-def _candidates() -> Tensor:
+def _search_beta(wish: _Wish, betas: Tensor, steps: int) -> _Found:
+    """Return the beta with the least error after so many steps."""
+    growth = error_growth(betas, wish.kappa, steps)
+    error = _finite(_rounding(wish, betas, steps)[-1] + _truncation(wish, growth)[-1])
+    if wish.beta is not None or wish.target == "fixed-point":
+        return _Found(float(betas[error.argmin()]), steps)
+    # Any small enough beta is exact enough for its own N steps: of those that are, take the furthest converged.
+    met = error <= wish.gradient_error
+    score = torch.where(met, growth.solution[-1], torch.inf) if bool(met.any()) else error
+    return _Found(float(betas[score.argmin()]), steps)
+
+
+def _truncation(wish: _Wish, growth: ErrorGrowth) -> Tensor:
+    return growth.truncation if wish.target == "fixed-point" else torch.zeros_like(growth.truncation)
+
+
+def _finite(error: Tensor) -> Tensor:
+    return torch.where(torch.isfinite(error), error, torch.inf)
+
+
+def _candidates(arithmetic: str) -> Tensor:
     # Dense near 1 on both sides, where the fastest and most forgetful betas are; 1 itself is not among them.
-    gaps = torch.cat(
-        [torch.logspace(-6, -1.5, 24, dtype=torch.float64), torch.linspace(0.04, 0.98, 95, dtype=torch.float64)]
-    )
+    if arithmetic == "bitwise":
+        gaps = 1 / torch.tensor([*range(2, 33), 48, 64, 96, 128, 192, GREATEST_BASE], dtype=torch.float64)
+    else:
+        gaps = torch.cat(
+            [torch.logspace(-6, -1.5, 24, dtype=torch.float64), torch.linspace(0.04, 0.98, 95, dtype=torch.float64)]
+        )
     return torch.cat([1 - gaps, 1 + gaps]).sort().values
 
 
-def _describe(wish: _Wish, found: _Found, memory: Memory | None) -> Plan:
+def _describe(wish: _Wish, found: _Found, problem: tuple[Callable[[Tree, Tree], Tree], Tree, Tree] | None) -> Plan:
+    memory = tape = None
+    if problem is not None:
+        memory = memory_of(*problem, wish.state_dtype, found.num_steps)
+        bitwise = wish.arithmetic == "bitwise"
+        tape = tape_size(found.beta, wish.components // 2, found.num_steps) if bitwise else 0
     growth = error_growth(found.beta, wish.kappa, found.num_steps)
     truncation = float(growth.truncation[-1])
-    rounding = float(_rounding(wish, growth.rounding[-1]))
-    reversal = float(growth.rounding[-1])
+    rounding = float(_rounding(wish, found.beta, found.num_steps)[-1])
     return Plan(
         beta=found.beta,
+        arithmetic=wish.arithmetic,
         num_steps=found.num_steps,
         rate=float(spectral_rate(wish.kappa, found.beta).max()),
         residual=float(growth.residual[-1]),
@@ -226,15 +226,42 @@ def _describe(wish: _Wish, found: _Found, memory: Memory | None) -> Plan:
         rounding_error=rounding,
         gradient_error=rounding + (truncation if wish.target == "fixed-point" else 0.0),
         bits_left=-math.log2(rounding),
-        bits_lost=math.log2(max(1.0, reversal)),
+        bits_lost=math.log2(rounding / float(function_error(found.beta, wish.kappa, found.num_steps, wish.dtype)[-1])),
+        reach=(),
         evaluations=4 * found.num_steps,
         vjps=2 * found.num_steps,
         memory=memory,
+        tape=tape,
         dtype=wish.dtype,
-        state_dtype=wish.state_dtype,
+        state_dtype=wish.state_dtype if wish.arithmetic == "floating" else torch.int64,
         target=wish.target,
+        considered=max(wish.max_steps, found.num_steps),
         spectrum=wish.words,
     )
+
+
+def _reaches(wish: _Wish, found: _Found) -> Iterator[Reach]:
+    widths: dict[Literal["floating", "wide"], torch.dtype] = {"floating": wish.dtype}
+    wide = wish.state_dtype if wish.state_dtype != wish.dtype else torch.float64
+    if wide != wish.dtype:
+        widths["wide"] = wide
+    for mode, state_dtype in widths.items():
+        formats = (wish.dtype, state_dtype)
+        steps = greatest_steps(
+            found.beta,
+            wish.kappa,
+            wish.gradient_error,
+            *formats,
+            max_steps=max(wish.max_steps, found.num_steps),
+            components=wish.components,
+        )
+        error = reversal_error(found.beta, wish.kappa, found.num_steps, *formats, components=wish.components)[-1]
+        yield Reach(mode, state_dtype, (found.beta,), steps, max(0.0, -math.log2(float(error))))
+    betas = bitwise_betas(found.beta)
+    considered = max(wish.max_steps, found.num_steps)
+    errors = function_error(torch.tensor(betas, dtype=torch.float64), wish.kappa, considered, wish.dtype).amax(dim=1)
+    within = int((errors <= wish.gradient_error).sum()) - 1
+    yield Reach("bitwise", torch.int64, betas, within, max(0.0, -math.log2(float(errors[found.num_steps]))))
 
 
 def _refusal(wish: _Wish, best: Plan) -> str:
@@ -245,9 +272,9 @@ def _refusal(wish: _Wish, best: Plan) -> str:
         if given is not None
     ]
     advice: list[str] = []
-    floor = float(_rounding(wish, torch.zeros((), dtype=torch.float64)))
+    floor = FUNCTION_CONSTANT * unit_roundoff(wish.dtype)
     if floor > wish.gradient_error:
-        advice.append(f"a wider dtype for f (in {_name(wish.dtype)} its own rounding gives {floor:.1e})")
+        advice.append(f"a wider dtype for f (in {dtype_name(wish.dtype)} its own rounding gives {floor:.1e})")
     if fixed:
         advice.append(f"leaving {' and '.join(fixed)} to be chosen")
     if best.num_steps == wish.max_steps and wish.num_steps is None:
@@ -257,6 +284,11 @@ def _refusal(wish: _Wish, best: Plan) -> str:
     if wish.words.startswith("arbitrary"):
         advice.append("knowing that the spectrum is real or imaginary, where beta beyond 1 or below it keeps balance")
     advice.append(f"a smaller contraction constant, or gradient_error >= {best.gradient_error:.1e}")
+    whole = replace(wish, arithmetic="bitwise")
+    if wish.arithmetic == "floating" and (wish.beta is None or bitwise_betas(wish.beta) == (wish.beta,)):
+        other = _describe(whole, _search(whole), None)
+        if other.gradient_error <= wish.gradient_error:
+            advice.append(f"arithmetic='bitwise' with beta = {other.beta:.6g} and {other.num_steps} steps")
     if best.rounding_error - floor > wish.gradient_error / 2:
         advice.append("an adjoint that stores the states (UnrolledAdjoint) or solves for the implicit gradient")
     return (
@@ -306,7 +338,3 @@ def _dtype_of(z: Tree) -> torch.dtype:
         return torch.float32
     leaves, _ = flatten(z)
     return leaves[0].dtype
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

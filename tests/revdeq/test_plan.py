@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from revdeq import ReversibleAdjoint, solve
+from revdeq.arithmetic import tape_size
+from revdeq.arithmetic.bitwise import bitwise_betas
 from revdeq.plan import Plan, PlanError, plan
+from revdeq.precision import function_error, reversal_error
+from revdeq.rates import ellipse_points
 from revdeq.solver import Reversible
 
 
@@ -44,7 +48,8 @@ def test_planned_gradient_error_is_kept_on_a_linear_cell():
 
 @pytest.mark.parametrize("spectrum", ["real", "imaginary", "any"])
 def test_fewer_digits_need_no_more_steps(spectrum):
-    steps = [plan(0.5, spectrum=spectrum, gradient_error=e).num_steps for e in (1e-1, 1e-2, 1e-3)]
+    wished = [plan(0.5, spectrum=spectrum, gradient_error=e, arithmetic="bitwise") for e in (1e-1, 1e-2, 1e-3)]
+    steps = [chosen.num_steps for chosen in wished]
     assert steps == sorted(steps)
 
 
@@ -64,7 +69,7 @@ def test_paper_settings_in_float32_are_refused_and_the_advice_names_the_wider_st
 
 def test_advice_is_true_where_it_says_what_would_do():
     with pytest.raises(PlanError, match="knowing that the spectrum is real or imaginary"):
-        plan(0.9, gradient_error=1e-4)
+        plan(0.9, gradient_error=1e-4, arithmetic="floating")
     assert plan(0.9, spectrum="real", gradient_error=1e-4).gradient_error <= 1e-4
     with pytest.raises(PlanError, match="wider dtype"):
         plan(0.9, spectrum="real", gradient_error=1e-8)
@@ -74,9 +79,53 @@ def test_advice_is_true_where_it_says_what_would_do():
     assert plan(0.99, spectrum="real").num_steps > 16
 
 
+def test_only_integer_states_reach_where_rounding_would_end_every_floating_plan():
+    with pytest.raises(PlanError, match=r"arithmetic='bitwise' with beta = 0\.\d+ and \d+ steps"):
+        plan(0.9, gradient_error=1e-4, arithmetic="floating")
+    chosen = plan(0.9, gradient_error=1e-4)
+    assert chosen.arithmetic == "bitwise"
+    assert chosen.state_dtype == torch.int64
+    assert bitwise_betas(chosen.beta) == (chosen.beta,)
+    assert chosen.bits_lost == 0
+    error = function_error(chosen.beta, ellipse_points(0.9, 0.9, 33), chosen.num_steps, torch.float32)
+    assert chosen.rounding_error == float(error[-1])
+    assert "arithmetic='bitwise'" in str(chosen).splitlines()[0]
+
+
+def test_a_plan_says_how_far_each_mode_reaches():
+    chosen = plan(0.9, spectrum="real", gradient_error=1e-4)
+    reach = {part.mode: part for part in chosen.reach}
+    assert list(reach) == ["floating", "wide", "bitwise"]
+    assert reach["floating"].num_steps < reach["wide"].num_steps < reach["bitwise"].num_steps == 256
+    assert reach["floating"].bits_left < reach["wide"].bits_left
+    assert reach["bitwise"].betas == bitwise_betas(chosen.beta)
+    assert [part.state_dtype for part in chosen.reach] == [torch.float32, torch.float64, torch.int64]
+    for part in chosen.reach[:2]:
+        met = plan(0.9, spectrum="real", gradient_error=1e-4, target="n-step", beta=chosen.beta,
+                   num_steps=part.num_steps, state_dtype=part.state_dtype)  # fmt: skip
+        assert met.rounding_error <= 1e-4
+        with pytest.raises(PlanError):
+            plan(0.9, spectrum="real", gradient_error=1e-4, target="n-step", beta=chosen.beta,
+                 num_steps=part.num_steps + 1, state_dtype=part.state_dtype)  # fmt: skip
+    assert len(plan(0.5, spectrum="real", dtype=torch.float64).reach) == 2
+
+
+def test_the_plan_stands_on_the_prediction_that_the_envelope_confirms():
+    chosen = plan(0.9, spectrum="real", beta=0.8, num_steps=3, target="n-step", gradient_error=1e-2)
+    error = reversal_error(0.8, ellipse_points(0.9, 0.0, 33), 3, torch.float32, torch.float64)
+    assert chosen.rounding_error == float(error[-1])
+
+
+def test_a_bitwise_plan_counts_its_remainders():
+    weight = torch.diag(torch.linspace(-0.6, 0.6, 16))
+    chosen = plan(function=lambda z, args: torch.tanh(z @ weight + 1), z=torch.zeros(4, 16), arithmetic="bitwise")
+    assert chosen.tape == tape_size(chosen.beta, 64, chosen.num_steps)
+    assert f"{chosen.tape} bytes, which grow with the steps" in str(chosen)
+
+
 def test_planned_function_reports_its_memory():
     weight = torch.diag(torch.linspace(-0.6, 0.6, 16))
-    chosen = plan(function=lambda z, args: torch.tanh(z @ weight + 1), z=torch.zeros(4, 16))
+    chosen = plan(function=lambda z, args: torch.tanh(z @ weight + 1), z=torch.zeros(4, 16), arithmetic="floating")
     assert chosen.memory is not None
     assert chosen.memory.states == 4 * 64 * 8
     # tanh keeps its value and the product its weight.
@@ -121,6 +170,9 @@ BAD_WISHES: list[tuple[dict[str, Any], str]] = [
     ({"contraction_constant": 0.5, "beta": 1.0}, "different from 1"),
     ({"contraction_constant": 0.5, "beta": -0.5}, "positive"),
     ({"contraction_constant": 0.5, "state_dtype": torch.float16}, "narrower than dtype float32"),
+    ({"contraction_constant": 0.5, "arithmetic": "integer"}, "arithmetic must be"),
+    ({"contraction_constant": 0.5, "arithmetic": "bitwise", "beta": 0.7}, r"1 - 1/3 = 0\.666667 and 1 - 1/4 = 0\.75"),
+    ({"contraction_constant": 0.5, "arithmetic": "bitwise", "state_dtype": torch.float64}, "states are integers"),
     ({"contraction_constant": 0.5, "z": torch.zeros(1)}, "without function"),
     ({"function": unchanged}, "without z"),
     ({"contraction_constant": 0.5, "function": unchanged, "z": torch.zeros(1)}, "not both"),
