@@ -10,7 +10,7 @@ from verify.envelope import FUNCTION_CONSTANT
 from verify.problems import get_problem
 from verify.profiles import PAPER
 from verify.roundoff_study.cost import SAMPLES, WIDTH, cost_curves
-from verify.roundoff_study.errors import BETAS, FUNCTION_DTYPES, STUDIED, error_curves
+from verify.roundoff_study.errors import BETAS, FUNCTION_DTYPES, STUDIED, error_curves, norm
 from verify.roundoff_study.frames import census_curves, envelope_curves
 from verify.roundoff_study.modes import MODES, rebuilt_error
 from verify.roundoff_study.study import FULL, QUICK
@@ -154,3 +154,9 @@ def test_studies_have_names_of_their_own_and_are_about_revdeq_alone(monkeypatch)
     assert studies_left_out("revdeq") == ()
     (left,) = studies_left_out("another:subject")
     assert left.what == "the studies (one, two)"
+
+
+def test_norm_of_an_overflowed_gradient_is_still_a_number():
+    assert norm(np.array([3e200, 4e200])) == pytest.approx(5e200)
+    assert norm(np.zeros(2)) == 0.0
+    assert math.isnan(norm(np.array([1.0, math.nan])))

@@ -176,7 +176,7 @@ class _Expected:
     def of(gradient: Mapping[str, Array], uncertainty: Mapping[str, float], without_start: bool) -> _Expected:
         kept = {leaf: value for leaf, value in gradient.items() if not (leaf == "z0" and without_start)}
         high = {leaf: value.astype(np.float64) for leaf, value in kept.items()}
-        size = math.hypot(*(float(np.linalg.norm(value)) for value in high.values()))
+        size = math.hypot(*(norm(value) for value in high.values()))
         doubt = math.hypot(*(uncertainty[leaf] * math.sqrt(value.size) for leaf, value in kept.items()))
         leaves = {leaf: (high[leaf], -difference(high[leaf], value)) for leaf, value in kept.items()}
         return _Expected(leaves, size, doubt / size)
@@ -201,8 +201,16 @@ def _error(got: Mapping[str, Tensor | None] | None, expected: _Expected) -> tupl
         value = None if got is None else got[leaf]
         if value is None:
             return math.nan, expected.uncertainty
-        total = math.hypot(total, float(np.linalg.norm((to_numpy(value) - high) - low)))
+        total = math.hypot(total, norm((to_numpy(value) - high) - low))
     return total / expected.size, expected.uncertainty
+
+
+def norm(values: Floats) -> float:
+    """The 2-norm, scaled so that squares neither overflow nor vanish; NaN or infinite where a component is."""
+    largest = float(np.max(np.abs(values)))
+    if largest == 0.0 or not math.isfinite(largest):
+        return largest
+    return largest * float(np.linalg.norm(values / largest))
 
 
 def _curve(
