@@ -6,6 +6,7 @@ import importlib.resources
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -32,6 +33,8 @@ class Precision(StrEnum):
 
 
 _USUAL = (Precision.FLOAT64, Precision.FLOAT32, Precision.BFLOAT16)
+
+QUIET_SECONDS = 5.0
 
 _DEVICES = {"cpu": ("cpu",), "cuda": ("cuda",), "all": ("cpu", "cuda")}
 
@@ -127,10 +130,21 @@ def _settings(**options: object) -> Settings:
 
 @contextmanager
 def _stages() -> Generator[Callable[[str], None]]:
-    """Show the stage on standard error: one line that changes on a terminal, a line for each stage elsewhere."""
+    """Show the stage on standard error: one line that changes on a terminal, elsewhere a line for each stage.
+
+    What happens within a stage gets a line only every `QUIET_SECONDS`.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda stage: console.out(f"certify: {stage}", highlight=False)
+        last = time.monotonic()
+
+        def line(stage: str) -> None:
+            nonlocal last
+            if ": " not in stage or time.monotonic() - last >= QUIET_SECONDS:
+                console.out(f"certify: {stage}", highlight=False)
+                last = time.monotonic()
+
+        yield line
         return
     with console.status("certify") as status:
         yield lambda stage: status.update(f"certify: {stage}")

@@ -154,7 +154,7 @@ class _Run:
         def one(loss: Loss, gradient: Mapping[str, Array], claim: str, ties: int) -> None:
             found: Confirmation = self._timed(
                 "confirming by differences",
-                lambda: confirm(traced, loss, gradient, settings.confirmation_digits, claim, ties),
+                lambda: confirm(traced, loss, gradient, settings.confirmation_digits, claim, ties, settings.progress),
             )
             self._findings.append(found.finding)
             self._confirmations.append(

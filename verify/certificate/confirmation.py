@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from verify.certificate.answers import Answer, Finding
 from verify.certificate.fixed_point import Enclosure, center_of
+from verify.certificate.settings import Progress, silent
 from verify.reference.arithmetic import Array, Multiprecision
 from verify.reference.arithmetic.precision import flint_precision
 from verify.reference.graph import Program, Traced
@@ -144,7 +145,9 @@ def _inner(ops: Multiprecision, weights: NDArray[np.float64], values: Array) -> 
     return ops.sum(ops.multiply(ops.convert(weights), values))[()]
 
 
-def difference_quotient(traced: Traced, loss: Loss, names: tuple[str, ...], digits: int) -> tuple[Any, float]:
+def difference_quotient(
+    traced: Traced, loss: Loss, names: tuple[str, ...], digits: int, progress: Progress = silent
+) -> tuple[Any, float]:
     """The derivative of a loss along `direction_of` the leaves, by central differences in mpmath, and its error.
 
     D(h) = (L(theta + h v) - L(theta - h v)) / 2h at h and 2h, extrapolated; its error is estimated by the change that
@@ -157,6 +160,7 @@ def difference_quotient(traced: Traced, loss: Loss, names: tuple[str, ...], digi
         loss: of the leaves.
         names: the leaves that move.
         digits: of the arithmetic.
+        progress: called with a few words before each of the five values of the loss.
     """
     forward = _ForwardMap(traced, tuple(name for name in names if name not in traced.state), digits)
     direction = direction_of(traced, names)
@@ -165,10 +169,14 @@ def difference_quotient(traced: Traced, loss: Loss, names: tuple[str, ...], digi
     quotients: list[Any] = []
     size = context.mpf(0)
     ahead = context.mpf(0)
-    for step in (2 * h, h):
-        ahead, behind = (loss(forward, forward.moved(direction, sign * step)) for sign in (1, -1))
+    for turn, step in enumerate((2 * h, h)):
+        progress(f"confirming by differences: value {2 * turn + 1} of 5 at {digits} digits")
+        ahead = loss(forward, forward.moved(direction, step))
+        progress(f"confirming by differences: value {2 * turn + 2} of 5 at {digits} digits")
+        behind = loss(forward, forward.moved(direction, -step))
         quotients.append((ahead - behind) / (2 * step))
         size = max(size, abs(ahead), abs(behind))
+    progress(f"confirming by differences: value 5 of 5 at {digits + GUARD_DIGITS} digits")
     finer = _ForwardMap(traced, forward.names, digits + GUARD_DIGITS)
     make = finer.ops.context.make_mpf
     rounding = context.make_mpf(abs(loss(finer, finer.moved(direction, make(h._mpf_))) - make(ahead._mpf_))._mpf_)
@@ -178,7 +186,13 @@ def difference_quotient(traced: Traced, loss: Loss, names: tuple[str, ...], digi
 
 
 def confirm(
-    traced: Traced, loss: Loss, gradient: Mapping[str, Array], digits: int, claim: str, ties: int = 0
+    traced: Traced,
+    loss: Loss,
+    gradient: Mapping[str, Array],
+    digits: int,
+    claim: str,
+    ties: int = 0,
+    progress: Progress = silent,
 ) -> Confirmation:
     """Compare <gradient, direction> with a central difference of the loss along the same direction.
 
@@ -189,16 +203,17 @@ def confirm(
         digits: of the arithmetic in which the loss is computed.
         claim: what is confirmed, for the finding.
         ties: comparisons between equal numbers while the gradient was enclosed: there a disagreement refutes nothing.
+        progress: called with a few words now and then.
     """
     names = tuple(gradient)
     direction = direction_of(traced, names)
-    value, error = difference_quotient(traced, loss, names, digits)
+    value, error = difference_quotient(traced, loss, names, digits, progress)
     for _ in range(PRECISION_DOUBLINGS):
         # Compared as numbers of mpmath, so that NaN asks for more digits, too.
         if error <= abs(value) * FINE_ENOUGH:
             break
         digits *= 2
-        value, error = difference_quotient(traced, loss, names, digits)
+        value, error = difference_quotient(traced, loss, names, digits, progress)
     with flint_precision(math.ceil(digits * math.log2(10)) + 32):
         along = arb(0)
         for name, balls in gradient.items():

@@ -53,14 +53,16 @@ def n_steps(function: StateMap, beta: float, num_steps: int, cotangent_z: Array,
         b, a = filled([arb(beta)], ()), filled([1 - arb(beta)], ())
     y = z = ops.convert(function.start)
     states: list[tuple[Array, Array]] = []
-    for _ in range(num_steps):
+    for step in range(num_steps):
+        function.progress(f"enclosing the N steps: step {step + 1} of {num_steps} at {ops.bits} bits")
         before = z
         y = ops.add(ops.multiply(a, y), ops.multiply(b, function.value(z)))
         z = ops.add(ops.multiply(a, z), ops.multiply(b, function.value(y)))
         states.append((before, y))
     p_z, p_y = cotangent_z, cotangent_y
     total: dict[str, Array] = {}
-    for before, middle in reversed(states):
+    for step, (before, middle) in reversed(list(enumerate(states))):
+        function.progress(f"enclosing the N steps: back through step {step + 1} of {num_steps} at {ops.bits} bits")
         # The pullback is linear, so beta goes into its cotangent, the smallest of the arrays.
         at_middle = function.pullback(middle, ops.multiply(b, p_z))
         q = ops.add(p_y, function.join(at_middle))

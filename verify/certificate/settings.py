@@ -11,9 +11,11 @@ import torch
 
 
 Progress = Callable[[str], None]
+"""Called with the name of a stage when it begins, and with "stage: how far" now and then within it."""
 
 
-def _silent(stage: str) -> None:
+def silent(stage: str) -> None:
+    """Progress that nobody looks at."""
     del stage
 
 
@@ -50,7 +52,7 @@ class Settings:
     max_components: int = 4096
     cotangent_z: Any = None
     cotangent_y: Any = None
-    progress: Progress = field(default=_silent)
+    progress: Progress = field(default=silent)
 
     def __post_init__(self) -> None:
         if not (0 < self.beta < 2) or self.beta == 1:

@@ -179,10 +179,10 @@ def n_step_stage(
     rho = worst_rate(settings.beta, contraction_constant) / (1 - settings.beta) ** 2
     grown = 64 + math.ceil(2 * settings.num_steps * math.log2(max(1.0, rho)))
     first = min(max(settings.first_bits, grown), settings.max_bits)
-    function = StateMap(traced, first)
+    function = StateMap(traced, first, settings.progress)
     reason = ""
     for bits in precisions(first, settings.max_bits):
-        function = StateMap(traced, bits) if bits != function.ops.bits else function
+        function = StateMap(traced, bits, settings.progress) if bits != function.ops.bits else function
         balls = [function.ops.convert(cotangent) for cotangent in cotangents]
         try:
             steps = n_steps(function, settings.beta, settings.num_steps, balls[0], balls[1])

@@ -9,6 +9,7 @@ import numpy as np
 from flint import arb
 from numpy.typing import NDArray
 
+from verify.certificate.settings import Progress, silent
 from verify.reference.arithmetic import Array, Undecided
 from verify.reference.arithmetic.balls import Balls, filled
 from verify.reference.graph import Program, Traced
@@ -20,16 +21,16 @@ class StateMap:
     Args:
         traced: the recorded function.
         bits: working precision of the balls.
-        progress: called with a few words now and then while a Jacobian is made.
+        progress: called with a few words now and then while a Jacobian is made or steps are taken.
 
     Attributes:
         ops: the ball arithmetic.
         size: number of components of the state.
     """
 
-    def __init__(self, traced: Traced, bits: int, progress: Callable[[str], None] | None = None) -> None:
+    def __init__(self, traced: Traced, bits: int, progress: Progress = silent) -> None:
         self.traced = traced
-        self._progress = progress
+        self.progress = progress
         self.ops = Balls(bits)
         arrays = traced.arrays()
         real = {entry.name for entry in traced.forward.inputs if entry.type.is_real}
@@ -122,8 +123,8 @@ class StateMap:
         rows: list[Array] = []
         pullback = self.pullback_at(z)
         for row in range(width):
-            if self._progress is not None and row and row % 64 == 0:
-                self._progress(f"proving the fixed point: row {row} of {width} of df/dz at {self.ops.bits} bits")
+            if row and row % 64 == 0:
+                self.progress(f"proving the fixed point: row {row} of {width} of df/dz at {self.ops.bits} bits")
             seeds = np.zeros((samples, width))
             seeds[:, row] = 1.0
             rows.append(pullback(self.ops.convert(seeds.ravel())).reshape(samples, width))
