@@ -12,7 +12,7 @@ from reports.dossier import Dossier
 from reports.figures.envelope import Reach, envelope
 from reports.figures.key import precision_order
 from reports.text import ABSENT, number, plural, precision
-from verify.envelope import CAP, TOLERANCES
+from verify.envelope import BITWISE, CAP, TOLERANCES
 from verify.result import Curve
 
 
@@ -66,12 +66,13 @@ def envelope_blocks(dossier: Dossier) -> list[Block]:
         ),
         *(Notice("good" if good else "bad", sentence) for good, sentence in envelope_sentences(dossier)),
         envelope(
-            _reaches(predicted, measured, kinds),
+            _reaches([curve for curve in predicted if curve.state_dtype != BITWISE], measured, kinds),
             columns=len(kinds),
             cap=CAP,
             name="envelope",
             caption=f"Steps against beta, by precision and kind of spectrum; nothing is predicted beyond {CAP} steps. "
-            "Lines that lie high are settings to choose; a measured point below its line would be unsafe.",
+            "Lines that lie high are settings to choose; a measured point below its line would be unsafe. "
+            + _of_integers(predicted),
         ),
         _table(predicted, shown, kinds),
         *([Fold("The same for other contraction constants", others)] if others else []),
@@ -148,6 +149,18 @@ def _reaches(predicted: Sequence[Curve], measured: Sequence[Curve], kinds: Seque
         points = ((), ()) if own is None else (own.x, own.y)
         reaches.append(Reach(panel, _constant(curve), curve.x, curve.y, *points))
     return reaches
+
+
+def _of_integers(predicted: Sequence[Curve]) -> str:
+    """How far states that are kept to the bit reach, which the picture leaves out."""
+    steps = [y for curve in predicted if curve.state_dtype == BITWISE for y in curve.y if not math.isnan(y)]
+    if not steps:
+        return ""
+    free = sum(step >= CAP for step in steps)
+    return (
+        f"Bitwise states, which the table has, allow {_cell(float(CAP))} steps in {free} of {len(steps)} settings that "
+        f"converge; in the others f's own rounding sets the limit, {_cell(min(steps))} at least."
+    )
 
 
 def _table(predicted: Sequence[Curve], constant: float, kinds: Sequence[str]) -> Grid:

@@ -17,7 +17,7 @@ from revdeq.rates import step_matrix
 from verify.case import DTYPES
 from verify.checks.observation import bind
 from verify.checks.trial import to_numpy
-from verify.envelope import CAP, FUNCTION_CONSTANT, SLIP, predicted_errors
+from verify.envelope import BITWISE, CAP, SLIP, predicted_errors
 from verify.problems import get_problem
 from verify.problems.problem import Problem
 from verify.rate_study import equilibrium
@@ -152,16 +152,15 @@ def _gradient(setting: _Setting, steps: Sequence[int]) -> Iterator[Curve]:
 
 
 def _predicted(setting: _Setting, steps: Sequence[int]) -> list[float] | None:
-    """Return what the model says, on its safe side: the envelope's sum for reversal, f's own roundings where none is.
+    """Return what the model says: of reversal, or of f's own roundings alone where the states are kept to the bit.
 
     The default takes the better of both, and what the implicit gradient lacks is no rounding.
     """
     if setting.mode.name in ("default", "implicit"):
         return None
-    if setting.mode.name in ("floating", "wide"):
-        errors = predicted_errors(setting.beta, setting.eigenvalues, setting.dtype, setting.state_dtype)
-        return [float(errors[n]) if n <= CAP else math.nan for n in steps]
-    return [FUNCTION_CONSTANT * float(torch.finfo(DTYPES[setting.dtype]).eps) / 2] * len(steps)
+    state_dtype = setting.state_dtype if setting.mode.name in ("floating", "wide") else BITWISE
+    errors = predicted_errors(setting.beta, setting.eigenvalues, setting.dtype, state_dtype)
+    return [float(errors[n]) if n <= CAP else math.nan for n in steps]
 
 
 @dataclass(frozen=True)

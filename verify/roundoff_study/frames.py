@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import cast
+from itertools import product
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import torch
 
-from verify.census import CENSUS_BETAS, census_frame
-from verify.envelope import BETAS, envelope_frame
+from revdeq.rates import spectral_rate
+from verify.census import CENSUS_BETAS, census_frame, has_bitwise_form
+from verify.envelope import (
+    BETAS,
+    BITWISE,
+    BITWISE_PRECISIONS,
+    CAP,
+    CONSTANTS,
+    KINDS,
+    PRECISIONS,
+    TOLERANCES,
+    eigenvalues,
+    envelope_frame,
+    predicted_errors,
+)
 from verify.result import Curve
 
 
@@ -23,7 +39,11 @@ RETURNED_NAME = "fraction of the states that come back to the bit"
 
 
 def envelope_curves(
-    measured_betas: Sequence[float], seeds: int, constants: Sequence[float], predicted_betas: Sequence[float] = BETAS
+    measured_betas: Sequence[float],
+    seeds: int,
+    constants: Sequence[float],
+    precisions: Sequence[tuple[str, str]] = PRECISIONS,
+    predicted_betas: Sequence[float] = BETAS,
 ) -> Iterator[Curve]:
     """Predict the envelope everywhere, and measure it at some betas and constants.
 
@@ -31,7 +51,8 @@ def envelope_curves(
         measured_betas: relaxation parameters at which it is measured.
         seeds: fixtures for each measured setting.
         constants: contraction constants at which it is measured.
-        predicted_betas: relaxation parameters at which it is predicted, for every constant.
+        precisions: pairs of the dtypes of f and of the states, or "bitwise", for which it is measured.
+        predicted_betas: relaxation parameters at which it is predicted, for every constant and precision.
 
     Yields:
         For every spectrum, k and pair of dtypes: "envelope-predicted", the predicted number of steps against beta, NaN
@@ -39,13 +60,29 @@ def envelope_curves(
         steps that were found beside the predicted ones, and "envelope-error", the error after the predicted number of
         steps, with the error that was asked for as the band. `problem` is "KIND k=K".
     """
-    for labels, rows in _settings(envelope_frame(betas=predicted_betas, seeds=0)):
-        yield _envelope_curve("envelope-predicted", labels, ENVELOPE_STEPS, rows, "num_steps")
-    for labels, rows in _settings(envelope_frame(betas=measured_betas, constants=constants, seeds=seeds)):
+    yield from _predicted(predicted_betas)
+    measured = envelope_frame(betas=measured_betas, constants=constants, precisions=precisions, seeds=seeds)
+    for labels, rows in _settings(measured):
         found = rows.query("num_steps > 0")
         if not found.empty:
             yield _envelope_curve("envelope-measured", labels, ENVELOPE_STEPS, found, "measured_steps", "num_steps")
             yield _envelope_curve("envelope-error", labels, ENVELOPE_ERROR, found, "measured", "predicted", "tolerance")
+
+
+def _predicted(betas: Sequence[float]) -> Iterator[Curve]:
+    """Predict the steps for all betas of a setting at once, which is as fast as for one."""
+    for kind, constant, (dtype, state_dtype) in product(KINDS, CONSTANTS, (*PRECISIONS, *BITWISE_PRECISIONS)):
+        spectrum = eigenvalues(kind, constant)
+        possible = [beta for beta in betas if state_dtype != BITWISE or has_bitwise_form(beta)]
+        # A tensor of betas gives a column of errors for each.
+        many: Any = torch.tensor(possible, dtype=torch.float64)
+        exceeded = ~(predicted_errors(many, spectrum, dtype, state_dtype) <= TOLERANCES[dtype])
+        steps = np.where(exceeded.any(axis=0), exceeded.argmax(axis=0) - 1, CAP).astype(np.float64)
+        rates = [float(spectral_rate(torch.from_numpy(spectrum), beta).max()) for beta in possible]
+        steps[~(np.array(rates) < 1)] = math.nan
+        rows = pd.DataFrame({"beta": possible, "num_steps": steps}).sort_values("beta")
+        labels = (f"{kind} k={constant:g}", dtype, state_dtype)
+        yield _envelope_curve("envelope-predicted", labels, ENVELOPE_STEPS, rows, "num_steps")
 
 
 def _settings(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from verify.census import CENSUS_VALUES
-from verify.envelope import BETAS, CONSTANTS
+from verify.envelope import BETAS, BITWISE_PRECISIONS, CONSTANTS, PRECISIONS
 from verify.result import Curve
 from verify.roundoff_study.cost import cost_curves
 from verify.roundoff_study.errors import BETAS as MODE_BETAS, error_curves
@@ -22,6 +22,7 @@ class Extent:
         steps: numbers of steps N at which they are.
         envelope_betas: at which the envelope is measured; it is predicted at all.
         envelope_constants: likewise.
+        envelope_precisions: likewise, pairs of the dtypes of f and of the states.
         seeds: fixtures for each measured setting of the envelope.
         census_values: values of f in the census.
         cost_betas: at which bytes and time are measured.
@@ -33,6 +34,7 @@ class Extent:
     steps: Sequence[int]
     envelope_betas: Sequence[float]
     envelope_constants: Sequence[float]
+    envelope_precisions: Sequence[tuple[str, str]]
     seeds: int
     census_values: Sequence[float]
     cost_betas: Sequence[float]
@@ -45,6 +47,7 @@ QUICK = Extent(
     steps=(1, 2, 4, 8, 16, 32),
     envelope_betas=(0.5, 0.8, 1.2),
     envelope_constants=(0.9,),
+    envelope_precisions=PRECISIONS,
     seeds=1,
     census_values=(1.0, 0.7),
     cost_betas=(0.5,),
@@ -56,6 +59,7 @@ FULL = Extent(
     steps=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
     envelope_betas=BETAS,
     envelope_constants=CONSTANTS,
+    envelope_precisions=(*PRECISIONS, *BITWISE_PRECISIONS),
     seeds=3,
     census_values=CENSUS_VALUES,
     cost_betas=MODE_BETAS,
@@ -75,6 +79,8 @@ def roundoff_curves(profile: str) -> Iterator[Curve]:
     """
     extent = QUICK if profile == "quick" else FULL
     yield from error_curves(extent.problems, extent.steps)
-    yield from envelope_curves(extent.envelope_betas, extent.seeds, extent.envelope_constants)
+    yield from envelope_curves(
+        extent.envelope_betas, extent.seeds, extent.envelope_constants, extent.envelope_precisions
+    )
     yield from census_curves(extent.census_values)
     yield from cost_curves(extent.cost_betas, extent.cost_steps, extent.repeats)
