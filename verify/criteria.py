@@ -147,6 +147,20 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
             why="A6: the bounds are theorems about rounding to nearest, so there is no slack",
             least=400,
         ),
+        "envelope-safe": Criterion(
+            claim="after the predicted number of steps the gradient is as right as was asked",
+            comparison="<=",
+            threshold=1.0,
+            why="the envelope is what plans stand on: a measured point beyond it is a broken promise",
+            least=9,
+        ),
+        "envelope-near": Criterion(
+            claim="the number of steps that meets the tolerance is not far beyond the predicted one",
+            comparison="<=",
+            threshold=20.0,
+            why="an envelope that is far too careful says nothing; of 567 settings the farthest was 16 times inside",
+            least=2,
+        ),
         "bindings": Criterion(
             claim="module parameters and captured tensors get the gradient that args get",
             comparison="<=",

@@ -33,7 +33,7 @@ import torch
 
 from revdeq import Reversible, UnrolledAdjoint, solve
 from revdeq.rates import error_growth
-from verify.case import Case
+from verify.case import BITWISE, Case
 from verify.checks.forward import check_forward
 from verify.checks.gradient import check_gradient
 from verify.checks.reconstruction import AMPLIFICATION, check_reconstruction
@@ -48,6 +48,9 @@ Power = Literal["logic", "precision", "none"]
 
 CELLS = ("dense-tanh", "dense-softplus", "conv-group-norm", "attention", "affine-defective", "affine-general")
 """Dense, convolution and attention cells, and two whose df/dz is not symmetric, the first not even diagonalisable."""
+
+BITWISE_STATES = "bitwise"
+"""Stands in the place of the state dtype for integer states."""
 
 TOO_GOOD = 1e-3
 """R below which a reversal that should have lost digits has not been one (A4)."""
@@ -110,11 +113,14 @@ def ratio_frame(cases: Iterable[Case], subject: Subject | None = None) -> pd.Dat
     rows: list[dict[str, object]] = []
     for case in cases:
         trial = Trial(case, measured, get_problem(case.problem))
+        bitwise = case.arithmetic == "bitwise"
         rows_of_gradient = [row for row in check_gradient(trial) if row.adjoint != "default"]
-        for row in (*check_forward(trial), *check_reconstruction(trial), *rows_of_gradient):
+        # Integer states are rebuilt to the bit: there is no error of theirs to count.
+        rebuilt = [] if bitwise else check_reconstruction(trial)
+        for row in (*check_forward(trial), *rebuilt, *rows_of_gradient):
             relative = math.nan if row.power is None or row.measured is None else row.measured * row.power
             constant = math.nan
-            if row.check == "gradient" and row.adjoint == "reversible":
+            if row.check == "gradient" and row.adjoint == "reversible" and not bitwise:
                 growth = predicted_growth(case.problem, case.beta, case.num_steps)
                 constant = relative / (case.state_unit_roundoff * growth)
             rows.append(
@@ -124,7 +130,7 @@ def ratio_frame(cases: Iterable[Case], subject: Subject | None = None) -> pd.Dat
                     "beta": case.beta,
                     "num_steps": case.num_steps,
                     "dtype": case.dtype,
-                    "state_dtype": case.state_dtype,
+                    "state_dtype": BITWISE_STATES if bitwise else case.state_dtype,
                     "adjoint": row.adjoint,
                     "leaf": row.leaf,
                     "ratio": row.measured,
@@ -145,10 +151,21 @@ def study_cases(
         ("float32", "float32"),
         ("float32", "float64"),
         ("bfloat16", "bfloat16"),
+        ("bfloat16", "float64"),
+        ("float64", BITWISE_STATES),
+        ("float32", BITWISE_STATES),
+        ("bfloat16", BITWISE_STATES),
+        ("float16", BITWISE_STATES),
     ),
 ) -> list[Case]:
     """Return the cases over which C and the threshold are measured: dtypes are pairs (of f, of the states)."""
-    return [Case(p, b, n, f, s) for p in problems for b in betas for n in steps for f, s in dtypes]
+    return [_case(p, b, n, f, s) for p in problems for b in betas for n in steps for f, s in dtypes]
+
+
+def _case(problem: str, beta: float, num_steps: int, dtype: str, state_dtype: str) -> Case:
+    if state_dtype == BITWISE_STATES:
+        return Case(problem, beta, num_steps, dtype, "float64", solver=BITWISE)
+    return Case(problem, beta, num_steps, dtype, state_dtype)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

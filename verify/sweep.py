@@ -25,6 +25,7 @@ import torch
 
 from verify.case import Case, CaseError
 from verify.checks import Trial, measure
+from verify.checks.envelope import ENVELOPE, measure_envelope
 from verify.checks.grid import GRID, measure_grid, measure_grid_case
 from verify.curves import measure_curves
 from verify.environment import SEED, command_line, cuda_absence, describe
@@ -151,7 +152,8 @@ def measure_task(task: Task, subject: str) -> Part:
             return Part((), (), selftest())
         if task.problem == GRID:
             rows, curves = measure_grid(load_subject(subject), task.device, _options(subject))
-            return Part(tuple(rows), tuple(curves))
+            reached = measure_envelope(load_subject(subject), task.device, _options(subject))
+            return Part((*rows, *reached), tuple(curves))
         if task.problem == STUDY:
             return Part((), tuple(measure_studies(task.profile, subject)))
         trial_of = _Trials(subject)
@@ -210,13 +212,15 @@ class _Shell:
 
 def _replay(shell: _Shell, only: str) -> Results:
     case = Case.parse(only)
-    if case.problem not in (*PROBLEMS, GRID):
+    if case.problem not in (*PROBLEMS, GRID, ENVELOPE):
         raise CaseError(f"case {only!r} is of no known problem: give one of {', '.join(PROBLEMS)}.")
     if case.device not in _devices("all"):
         raise SweepError(f"case {only!r} needs {case.device}: {cuda_absence()}; replay it where it was measured.")
     trial_of = _Trials(shell.subject)
     if case.problem == GRID:
         rows = measure_grid_case(load_subject(shell.subject), case, options=_options(shell.subject))
+    elif case.problem == ENVELOPE:
+        rows = measure_envelope(load_subject(shell.subject), case.device, _options(shell.subject), only=case)
     else:
         rows = [row for check in checks_for(case) for row in measure(check, trial_of(case))]
     left = NotMeasured(what="every other case", why=f"this is a replay of {case.id} alone")

@@ -217,7 +217,7 @@ def test_every_check_is_planned_somewhere():
         for case in cases(task)
         for check in checks_for(case)
     }
-    assert planned | {"not-stored", "rate-grid", "rate-bound"} == set(CRITERIA)
+    assert planned | {"not-stored", "rate-grid", "rate-bound", "envelope-safe", "envelope-near"} == set(CRITERIA)
 
 
 def test_measuring_a_task_restores_threads_and_passes(monkeypatch):

@@ -140,9 +140,12 @@ class Trial:
 
     def replay(self) -> str:
         """The command that measures this case again."""
-        return " ".join(
-            ["revdeq verify --only", shlex.quote(self.case.id), *map(shlex.quote, self.options), "--out replay"]
-        )
+        return replay_command(self.case, self.options)
+
+
+def replay_command(case: Case, options: tuple[str, ...] = ()) -> str:
+    """The command that measures a case again, with the options that it needs besides."""
+    return " ".join(["revdeq verify --only", shlex.quote(case.id), *map(shlex.quote, options), "--out replay"])
 
 
 def cost(observation: Observation) -> dict[str, Any]:

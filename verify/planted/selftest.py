@@ -9,6 +9,7 @@ from typing import Protocol
 
 from verify.case import BITWISE, Case
 from verify.checks import References, Trial, measure
+from verify.checks.envelope import measure_envelope
 from verify.checks.grid import GRID, measure_grid_case
 from verify.criteria import CRITERIA, Criterion
 from verify.gate import CURVES, judge, judge_row, judge_spread
@@ -157,7 +158,7 @@ def _measure(subject: Subject, sources: References) -> list[Measurement]:
         trial = Trial(case, subject, get_problem(case.problem), sources)
         for check in checks:
             rows += measure(check, trial)
-    return [*rows, *measure_grid_case(subject, GRID_CASE, GRID_CONSTANTS)]
+    return [*rows, *measure_grid_case(subject, GRID_CASE, GRID_CONSTANTS), *measure_envelope(subject, cases=2)]
 
 
 def _killers_of(subject: Subject, sources: References) -> tuple[str, ...]:
