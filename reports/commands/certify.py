@@ -78,6 +78,7 @@ def certify(
             max_width=max_width,
             progress=progress,
         )
+        _check_folder(out)
         made = certify_source(source_from(source), settings)
         out.mkdir(parents=True, exist_ok=True)
         made.write(out / "certificate.json")
@@ -126,6 +127,13 @@ def _settings(**options: object) -> Settings:
         return Settings(**options)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise _SettingsError(str(error)) from error
+
+
+def _check_folder(out: Path) -> None:
+    """See before the work that its result can be written."""
+    nearest = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise _SettingsError(f"{out} cannot be written to; give another folder with --out")
 
 
 @contextmanager

@@ -109,6 +109,14 @@ def test_what_cannot_be_certified_is_one_sentence_and_status_two(
     assert not (folder / "out").exists()
 
 
+def test_folder_that_cannot_be_is_refused_before_the_work(folder: Path) -> None:
+    (folder / "taken").write_text("a file")
+    status, output = run("certified_module:good", "--out", "taken/out", *QUICK)
+    assert status == 2
+    assert "cannot be written to" in output
+    assert "proving" not in output
+
+
 def test_page_says_everything_that_was_found() -> None:
     found = make_certificate(
         (lambda z, x: 0.5 * torch.relu(z).float().double() + x, torch.zeros(1, 2).double(), torch.ones(1, 2).double()),

@@ -18,6 +18,7 @@ from verify.certificate.proof import direction_proof, texts
 from verify.certificate.settings import Settings
 from verify.certificate.source import Source
 from verify.certificate.stages import precisions
+from verify.certificate.state_map import first_clause
 from verify.certificate.torch_run import TorchRunError, run_in_torch
 from verify.reference.arithmetic import Array, Undecided
 from verify.reference.arithmetic.balls import Balls, filled
@@ -145,7 +146,7 @@ def certify_direction(
         try:
             found = directional_derivative(traced, ops, settings.beta, settings.num_steps, flat, direction)
         except Undecided as undecided:
-            reason = f"a step meets a kink ({undecided})"
+            reason = f"a step meets a kink ({first_clause(undecided)})"
             continue
         if ops.ties:
             reason = f"f was evaluated exactly on a kink ({ops.ties} comparisons of equal numbers)"
@@ -184,7 +185,8 @@ def _compared(
             float(part) for name in traced.leaves for part in (run.gradient[name] * direction[name]).ravel()
         )
         with flint_precision(ops.bits):
-            distance = (arb(got) - found.value).abs_upper() / found.scale
+            size = found.value.abs_upper()
+            distance = (arb(got) - found.value).abs_upper() / (size if size > 0 else arb(1))
         row["digits"] = math.inf if distance == 0 else -math.log10(float(distance))
         row["by_differences"] = f"not taken; torch's float64 gradient gives {got!r}"
         sentence += f"; torch's float64 gradient agrees with it in {row['digits']:.1f} digits"

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from verify.certificate.answers import Answer, Finding
 from verify.certificate.linear_algebra import exact_matrix, identity, matrix
-from verify.certificate.state_map import StateMap, all_finite, as_radius, box, greatest_radius, greatest_size, midpoints
+from verify.certificate.state_map import (
+    StateMap,
+    all_finite,
+    as_radius,
+    box,
+    first_clause,
+    greatest_radius,
+    greatest_size,
+    midpoints,
+)
 from verify.reference.arithmetic import Array, Undecided
 from verify.reference.arithmetic.balls import filled
 from verify.reference.arithmetic.precision import flint_precision
@@ -75,7 +84,7 @@ def enclose_fixed_point(function: StateMap, start: NDArray[np.float64]) -> tuple
         samples = function.independent_samples(box(center, arb(0)))
         rough = function.jacobian(center, samples)
     except Undecided as undecided:
-        return None, f"the Jacobian at the approximate fixed point is undecided ({undecided})"
+        return None, f"the Jacobian at the approximate fixed point is undecided ({first_clause(undecided)})"
     if not all_finite(rough):
         return None, "the Jacobian at the approximate fixed point is not finite"
     width = rough.shape[1]
@@ -94,10 +103,7 @@ def enclose_fixed_point(function: StateMap, start: NDArray[np.float64]) -> tuple
             derivative = function.jacobian(region, samples)
             image = _krawczyk(function, center, radius, preconditioners, derivative)
         except Undecided as undecided:
-            return (
-                None,
-                f"a comparison is undecided over the box round the fixed point: it lies on a kink ({undecided})",
-            )
+            return None, f"the fixed point lies on a kink, or too near to one to tell ({first_clause(undecided)})"
         if not all_finite(image):
             return None, "the Jacobian over the box is not finite"
         if all(outer.contains_interior(inner) for outer, inner in zip(region.tolist(), image.tolist(), strict=True)):

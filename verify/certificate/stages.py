@@ -18,7 +18,7 @@ from verify.certificate.fixed_point import Absence, Enclosure, enclose_fixed_poi
 from verify.certificate.implicit import implicit_gradient
 from verify.certificate.n_step import Steps, n_steps
 from verify.certificate.settings import Settings
-from verify.certificate.state_map import StateMap, all_finite, greatest_radius, greatest_size
+from verify.certificate.state_map import StateMap, all_finite, first_clause, greatest_radius, greatest_size
 from verify.reference.arithmetic import Array, Undecided
 from verify.reference.arithmetic.precision import flint_precision
 from verify.reference.graph import Traced
@@ -112,7 +112,7 @@ def fixed_point_stage(
             function = StateMap(traced, bits, settings.progress)
         enclosure, reason = enclose_fixed_point(function, start)
         if enclosure is None:
-            if "kink" in reason or "singular" in reason:
+            if "singular" in reason:
                 break
             continue
         gradient = implicit_gradient(function, enclosure, function.ops.convert(cotangent))
@@ -187,7 +187,7 @@ def n_step_stage(
         try:
             steps = n_steps(function, settings.beta, settings.num_steps, balls[0], balls[1])
         except Undecided as undecided:
-            reason = f"a step meets a kink ({undecided})"
+            reason = f"a step meets a kink ({first_clause(undecided)})"
             continue
         if is_narrow({**steps.gradient, "z_N": steps.z}, settings.digits):
             sentence = (

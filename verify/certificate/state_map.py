@@ -131,6 +131,11 @@ class StateMap:
         return np.stack(rows, axis=1) if rows else np.empty((samples, 0, 0), dtype=object)
 
 
+def first_clause(undecided: Undecided) -> str:
+    """What could not be decided, without the advice that follows it."""
+    return str(undecided).partition(":")[0]
+
+
 def box(center: NDArray[np.object_], radius: arb) -> Array:
     """Balls of one radius round exact midpoints; a separate object for each component."""
     return filled([arb(point, radius) for point in center.tolist()], center.shape)

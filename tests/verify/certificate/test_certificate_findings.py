@@ -101,6 +101,12 @@ def test_fixed_point_on_a_kink_is_undecided_and_says_so() -> None:
     assert "kink" in finding(found, "fixed point").sentence
 
 
+def test_fixed_point_beside_a_kink_is_told_from_it_at_more_bits() -> None:
+    found = certify(scalar(lambda z, x: 0.5 * torch.relu(z) + x, start=1.0, x=2.0**-180), **QUICK)
+    assert finding(found, "fixed point").answer is Answer.CERTIFIED
+    assert found.bits > 180
+
+
 def test_step_exactly_on_a_kink_is_counted_and_not_refuted() -> None:
     found = certify(scalar(lambda z, x: 0.5 * torch.relu(z) + x), **QUICK)
     assert found.ties > 0
