@@ -133,7 +133,9 @@ class Multiples:
     def _limits(self, curves: Sequence[Curve]) -> Limits:
         shown = [value if not 0.0 < value < self.floor else 0.0 for curve in curves for value in curve.y]
         limits = log_limits(shown)
-        return Limits(limits.low, max(min(limits.high, self.ceiling), 10.0 * limits.low))
+        # A mark on the lower edge would look like a zero.
+        low = limits.low / 10.0 if any(0.0 < value < 2.0 * limits.low for value in shown) else limits.low
+        return Limits(low, max(min(limits.high, self.ceiling), 10.0 * low))
 
     def _draw(self, axes: Axes, curve: Curve, limits: Limits) -> None:
         look = self.look(curve)

@@ -21,8 +21,9 @@ from reports.sections.modes import EXACT, mode_blocks, mode_cost_blocks, mode_se
 from reports.sections.ratios import ratio_blocks, ratio_sentences
 from reports.sections.trust import PAPER_SETTINGS
 from reports.sections.winners import crossing, gain, winner_blocks
+from reports.tables import curve_table
 from verify.envelope import CAP
-from verify.result import Curve
+from verify.result import Curve, read_results, write_results
 from verify.roundoff_study.cost import SAMPLES, WIDTH
 
 
@@ -341,6 +342,16 @@ def test_run_without_the_study_says_so_on_every_page(build_results, one_curve_of
         assert said in page
     assert "No exact and implicit gradients were measured side by side" in words(winner_blocks(dossier, []))
     assert [title for title, _ in conclusions(dossier)] == ["Round-off"]
+
+
+def test_curve_of_an_unknown_name_is_carried_along_and_not_drawn(build_results, one_curve_of_each_kind, tmp_path):
+    strange = curve("of-a-later-version", "floating", (1.0,) * 5)
+    write_results(build_results(curves=(*one_curve_of_each_kind, strange)), tmp_path / "results.json")
+    dossier = merge([read_results(tmp_path / "results.json")])
+    assert strange in dossier.curves
+    assert "of-a-later-version" in set(curve_table(dossier).name)
+    sections = build_sections(dossier, [s for s in SECTIONS if s.identifier in ("gradients", "roundoff")])
+    assert "of-a-later-version" not in to_html("t", "s", sections)
 
 
 def test_markdown_has_what_the_sections_conclude(dossier_of):
