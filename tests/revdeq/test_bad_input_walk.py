@@ -26,6 +26,7 @@ BAD: dict[str, list[Any]] = {
     "beta": [0.0, 2.0, -0.5, math.nan, None, "fast", True],
     "causal": [1, None, "yes"],
     "channels": [*COUNT, None],
+    "compile": [1, None, "yes"],
     "contraction_constant": POSITIVE,
     "device": ["nowhere"],
     "dropout": [1.0, -0.1, math.nan, None, "0.1", True],
