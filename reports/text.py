@@ -58,8 +58,13 @@ def plural(count: int, singular: str, many: str | None = None) -> str:
     return f"{count} {singular if count == 1 else (many or singular + 's')}"
 
 
-def precision(dtype: str, state_dtype: str) -> str:
-    """The dtype of f, and the state's where it is another one: "float32 f, float64 state"."""
+def precision(dtype: str, state_dtype: str, solver: str = "") -> str:
+    """The dtype of f, and the state's where it is another one: "float32 f, float64 state".
+
+    Integer states are another one whatever their dtype: those of the solver "reversible-bitwise".
+    """
+    if solver.endswith("-bitwise"):
+        return f"{dtype} f, bitwise state"
     if not state_dtype or state_dtype == dtype:
         return dtype
     return f"{dtype} f, {state_dtype} state"

@@ -70,7 +70,7 @@ def _values(run: Run, finding: Finding, row: Measurement) -> dict[str, Any]:
         "leaf": row.leaf,
         "adjoint": row.adjoint,
         "target": row.target,
-        "precision": precision(row.dtype, row.state_dtype),
+        "precision": precision(row.dtype, row.state_dtype, row.solver),
         "device": row.device,
         "unit": row.unit,
         "allowed": finding.allowed,

@@ -46,7 +46,7 @@ def ratio_blocks(dossier: Dossier) -> list[Block]:
     groups: dict[str, list[float]] = {}
     by_check: dict[str, dict[str, list[float]]] = {}
     for row in rows:
-        kind = precision(row.dtype, row.state_dtype)
+        kind = precision(row.dtype, row.state_dtype, row.solver)
         groups.setdefault(kind, []).append(_value(row))
         by_check.setdefault(row.check, {}).setdefault(kind, []).append(_value(row))
     largest, smallest = extremes(rows)
@@ -147,5 +147,5 @@ def _name(row: Measurement, after_leaf: str = ", ") -> str:
     beta = "" if row.beta is None else f", beta {row.beta:g}"
     steps = "" if row.num_steps is None else f", N = {row.num_steps}"
     adjoint = f" {row.adjoint}" if row.adjoint else ""
-    setting = f"{row.check}{adjoint}, {precision(row.dtype, row.state_dtype)}{beta}{steps}"
+    setting = f"{row.check}{adjoint}, {precision(row.dtype, row.state_dtype, row.solver)}{beta}{steps}"
     return f"{row.problem} {row.leaf}{after_leaf}{setting}"

@@ -144,7 +144,7 @@ def _gradient_findings(dossier: Dossier, beta: float, num_steps: int, name: str)
         and row.adjoint in ADJOINTS
         and row.beta == beta
         and row.num_steps == num_steps
-        and precision(row.dtype, row.state_dtype) == name
+        and precision(row.dtype, row.state_dtype, row.solver) == name
     ]
 
 

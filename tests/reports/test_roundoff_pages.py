@@ -368,3 +368,14 @@ def test_markdown_has_what_the_sections_conclude(dossier_of):
     ):
         assert part in text
     assert "### Round-off" not in to_markdown(dossier)
+
+
+def test_bitwise_rows_are_a_precision_of_their_own(build_results):
+    def integers(row):
+        if row.check == "gradient" and row.dtype == "float32":
+            return replace(row, solver="reversible-bitwise", measured=None if row.measured is None else 5.0)
+        return row
+
+    dossier = merge([build_results(integers, curves=())])
+    assert "float32 f, bitwise state" in text_of(drawings(ratio_blocks(dossier))[0])
+    assert "float32 f, bitwise state, beta" in ratio_sentences(dossier)[0]
