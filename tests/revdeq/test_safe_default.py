@@ -98,6 +98,13 @@ def test_the_default_gradient_is_as_right_as_the_unrolled_one(cell, num_steps, b
     assert excess(cell, 0.9, beta, num_steps, torch.float32, of_start=num_steps == 8) <= ALLOWED
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("beta", "num_steps", "of_start"), [(0.5, 8, True), (0.8, 40, False), (1.25, 16, True)])
+def test_the_default_gradient_of_a_16_bit_function_is_as_right(cell, dtype, beta, num_steps, of_start):
+    assert excess(cell, 0.9, beta, num_steps, dtype, of_start=of_start) <= ALLOWED
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("dtype", NARROW)
