@@ -226,7 +226,7 @@ def _cost_table(curves: Sequence[Curve]) -> Grid:
                 (
                     f"{beta:g}", mode_label(mode), *(binary_size(None if c is None else c.y[-1]) for c in (kept, peak)),
                     ABSENT if kept is None else number(_bits_per_half_step(kept), 3),
-                    ABSENT if time is None else number(time.y[-1], 2),
+                    ABSENT if time is None else _last(time),
                 )
             )  # fmt: skip
     most = max(x for curve in curves for x in curve.x)
@@ -239,6 +239,15 @@ def _cost_table(curves: Sequence[Curve]) -> Grid:
         "costs at most log2 m bits at beta = 1 - 1/m or 1 + 1/m, and nothing while the states are exact without it."
     )
     return Grid(caption, columns, tuple(rows), (), frozenset(range(2, 6)))
+
+
+def _last(curve: Curve) -> str:
+    """The ordinate at the largest N, and where that is NaN the one before which is not, with its N."""
+    known = [(x, y) for x, y in zip(curve.x, curve.y, strict=True) if not math.isnan(y)]
+    if not known:
+        return number(math.nan)
+    x, y = known[-1]
+    return number(y, 2) if x == curve.x[-1] else f"NaN; {number(y, 2)} at N = {x:g}"
 
 
 def _bits_per_half_step(kept: Curve) -> float:

@@ -106,6 +106,15 @@ def test_bytes_are_flat_where_steps_are_reversed_and_grow_where_states_are_store
     assert curves["mode-time", "floating"] == (1.0, 1.0, 1.0)
 
 
+def test_cost_of_a_backward_that_refuses_is_nan(monkeypatch):
+    monkeypatch.setattr("verify.roundoff_study.cost.COMPARED", ("floating", "bitwise"))
+    curves = {(c.name, c.adjoint): c.y for c in cost_curves((0.8,), (1, 64), 1)}
+    assert all(map(math.isfinite, curves["mode-bytes", "floating"]))
+    assert [math.isnan(peak) for peak in curves["mode-peak", "floating"]] == [False, True]
+    assert all(map(math.isfinite, curves["mode-peak", "bitwise"]))
+    assert [math.isnan(ratio) for ratio in curves["mode-time", "bitwise"]] == [False, True]
+
+
 def test_envelope_is_predicted_everywhere_and_measured_where_a_step_is_allowed():
     of = (("float64", "float64"), ("float32", "float64"), ("bfloat16", "bfloat16"))
     curves = list(envelope_curves((0.5,), 1, (0.9,), of, predicted_betas=(0.3, 0.5, 1.2)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from revdeq import GradientError
 from verify.checks.memory import Allocations
 from verify.result import Curve
 from verify.roundoff_study.errors import STEPS_NAME
@@ -57,7 +59,8 @@ def cost_curves(betas: Sequence[float], steps: Sequence[int], repeats: int) -> I
 
     Yields:
         For every mode "mode-bytes" (kept between the passes), "mode-peak" (most alive at once; both counted, the same
-        in every run) and "mode-time", the ratio to the floating mode in the same run.
+        in every run) and "mode-time", the ratio to the floating mode in the same run. NaN stands where backward refused
+        numbers that had overflowed, as reversal in float32 does after many steps.
     """
     for beta in betas:
         modes = [MODES[name] for name in COMPARED]
@@ -65,8 +68,8 @@ def cost_curves(betas: Sequence[float], steps: Sequence[int], repeats: int) -> I
         seconds = [_seconds(modes, beta, n, repeats) for n in steps]
         for mode in modes:
             ratios = [of[mode.name] / of["floating"] for of in seconds]
-            yield _curve(mode, beta, "mode-bytes", KEPT_NAME, steps, [float(kept) for kept, _ in bytes_of[mode.name]])
-            yield _curve(mode, beta, "mode-peak", PEAK_NAME, steps, [float(peak) for _, peak in bytes_of[mode.name]])
+            yield _curve(mode, beta, "mode-bytes", KEPT_NAME, steps, [kept for kept, _ in bytes_of[mode.name]])
+            yield _curve(mode, beta, "mode-peak", PEAK_NAME, steps, [peak for _, peak in bytes_of[mode.name]])
             yield _curve(mode, beta, "mode-time", TIME_NAME, steps, ratios)
 
 
@@ -84,8 +87,8 @@ def _function(z: Tensor, args: tuple[Tensor, Tensor]) -> Tensor:
     return torch.tanh(torch.nn.functional.linear(z, *args))
 
 
-def _bytes(mode: Mode, beta: float, num_steps: int) -> tuple[int, int]:
-    """Bytes kept between the passes, and the most alive at once in both together."""
+def _bytes(mode: Mode, beta: float, num_steps: int) -> tuple[float, float]:
+    """Bytes kept between the passes, and the most alive at once in both together, NaN where backward refused."""
     z0, args, cotangents = _layer()
     allocations = PeakAllocations()
     with allocations:
@@ -94,12 +97,15 @@ def _bytes(mode: Mode, beta: float, num_steps: int) -> tuple[int, int]:
         # A young reference cycle would count until the collector finds it.
         gc.collect(1)
         kept = allocations.alive()
-        torch.autograd.grad(states, list(args), list(cotangents))
-    return kept, allocations.peak
+        try:
+            torch.autograd.grad(states, list(args), list(cotangents))
+        except GradientError:
+            return float(kept), math.nan
+    return float(kept), float(allocations.peak)
 
 
 def _seconds(modes: Sequence[Mode], beta: float, num_steps: int, repeats: int) -> dict[ModeName, float]:
-    """Median time of each mode; the modes take turns, so that a busy machine slows all of them alike."""
+    """Median time of each mode, which take turns on a busy machine; NaN where backward refused."""
     z0, args, cotangents = _layer()
     leaves: dict[str, Tensor] = {"W": args[0], "b": args[1]}
     times: dict[ModeName, list[float]] = {mode.name: [] for mode in modes}
@@ -107,9 +113,9 @@ def _seconds(modes: Sequence[Mode], beta: float, num_steps: int, repeats: int) -
     for turn in range(repeats + 1):
         for mode in modes:
             begun = time.perf_counter()
-            gradients(mode, beta, num_steps if turn else 1, _function, z0, args, leaves, cotangents)
+            found = gradients(mode, beta, num_steps if turn else 1, _function, z0, args, leaves, cotangents)
             if turn:
-                times[mode.name].append(time.perf_counter() - begun)
+                times[mode.name].append(math.nan if found is None else time.perf_counter() - begun)
     return {name: statistics.median(each) for name, each in times.items()}
 
 

@@ -63,7 +63,7 @@ FULL = Extent(
     seeds=3,
     census_values=CENSUS_VALUES,
     cost_betas=MODE_BETAS,
-    cost_steps=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    cost_steps=(1, 2, 4, 8, 16, 32, 64, 128),
     repeats=5,
 )
 
