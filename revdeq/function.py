@@ -238,7 +238,7 @@ class Function:
             stack.enter_context(_without_autocast_cache(self._flags.autocasting))
             stack.enter_context(refuse_sharded_modules())
             if not keep:
-                stack.enter_context(saving_nothing())
+                stack.enter_context(own_saved_tensors())
             value = self._evaluate_first(z, self._with_arg_tensors(local), reads)
         reach = Reach.of(self.function)
         seen = [t for t in reads.trainable() if not made_since(t, since)]
@@ -379,20 +379,24 @@ class Replay:
         return Linearisation(local, value, self.inputs, self._f._watched)
 
 
-def saving_nothing() -> torch.autograd.graph.saved_tensors_hooks:
-    """Return a context whose graphs keep no tensors, for evaluations whose graph is looked at and dropped.
+def own_saved_tensors() -> AbstractContextManager[Any]:
+    """Return a context in which the user's hooks on saved tensors see nothing: the graph made there is not kept."""
+    if _hooks_on_saved_tensors is not None and _hooks_on_saved_tensors(True) is None:
+        return contextlib.nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(_detached_uncompiled, lambda tensor: tensor)
 
-    They take the memory of an evaluation without a graph, and the user's hooks on saved tensors see nothing of them.
-    """
-    return torch.autograd.graph.saved_tensors_hooks(_nothing, _nothing)
+
+# Hooks cost a call for every tensor that is saved, so they are set only against others where torch can say so.
+_hooks_on_saved_tensors = getattr(getattr(torch._C, "_autograd", None), "_top_saved_tensors_default_hooks", None)
 
 
-def _drop(tensor: torch.Tensor) -> None:
-    """Return None in the place of a saved tensor."""
+def _detached(tensor: torch.Tensor) -> torch.Tensor:
+    # An output that its own node kept would keep that node for ever.
+    return tensor.detach()
 
 
 # A compiled function calls the hook too, and would compile it anew for every kind of tensor that it saves.
-_nothing = cast(Callable[[torch.Tensor], None], torch.compiler.disable(_drop))
+_detached_uncompiled = cast(Callable[[torch.Tensor], torch.Tensor], torch.compiler.disable(_detached))
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ def iterate(f: Evaluate, solver: Solver, z0: Leaves, stopping: Stopping) -> Outc
         return _iterate_to_tolerance(f, solver, z0, stopping)
     state = solver.init(z0)
     for n in range(stopping.max_steps):
-        state = solver.step(f, state, f(solver.estimate(state)), n)
+        state = solver.advance(f, state, n)
     return completed(state, solver, z0, stopping.max_steps)
 
 

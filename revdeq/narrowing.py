@@ -11,8 +11,6 @@ brought the share of reversals that must be computed again from .81 to 0 at beta
 to 0 at 0.7.
 """
 
-import functools
-
 import torch
 
 
@@ -32,15 +30,8 @@ def narrow(leaf: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """
     if leaf.dtype == dtype:
         return leaf
-    shift = _shift(leaf.dtype, dtype)
-    if shift is None:
+    roundoff = torch.finfo(dtype).eps
+    if torch.finfo(leaf.dtype).eps >= roundoff:
         return leaf.to(dtype)
+    shift = roundoff * 2.0 ** -(_SHIFT_BITS + 1)
     return leaf.add(leaf.detach() if leaf.requires_grad else leaf, alpha=shift).to(dtype)
-
-
-@functools.cache
-def _shift(wide: torch.dtype, narrow: torch.dtype) -> float | None:
-    """Return by which part of itself a number is moved before it is rounded; None where nothing is rounded."""
-    if torch.finfo(wide).eps >= torch.finfo(narrow).eps:
-        return None
-    return torch.finfo(narrow).eps * 2.0 ** -(_SHIFT_BITS + 1)

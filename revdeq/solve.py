@@ -65,6 +65,11 @@ def solve(
         )
     if not isinstance(adjoint, Adjoint):
         raise TypeError(f"adjoint is {adjoint!r}; it must be an adjoint such as ReversibleAdjoint().")
+    if solver.compile and not adjoint.compiles:
+        raise TypeError(
+            f"{solver!r} compiles f into half steps that {adjoint!r} cannot differentiate; use ReversibleAdjoint, or "
+            "give compile=False and, if you like, torch.compile(function) as the function."
+        )
     stopping = Stopping(max_steps, rtol, atol)
     return _solve_untraced(function, z0, args, solver, adjoint, stopping, throw)
 
@@ -78,7 +83,7 @@ def _solve(
     stopping: Stopping,
     throw: bool,
 ) -> Solution:
-    f = Function(function, z0, args)
+    f = _function(solver)(function, z0, args)
     bound = solver.bound_to(f, stopping.max_steps)
     attached = adjoint.run(f, bound, stopping)
     f.finish()
@@ -101,6 +106,15 @@ def _solve(
     if throw and not solution.result.succeeded:
         raise SolveError(solution.result, _failure(solution, stopping))
     return solution
+
+
+def _function(solver: Solver) -> type[Function]:
+    if not solver.compile:
+        return Function
+    # The compiler takes long to import and most solves do not need it.
+    from revdeq.compiled import CompiledFunction
+
+    return CompiledFunction
 
 
 # torch.compile runs the solve as it is: the loop and its backward pass are not traced.

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import ClassVar, NamedTuple, NoReturn
 
 import torch
 from torch._C._functorch import peek_interpreter_stack
@@ -34,7 +34,13 @@ class Attached(NamedTuple):
 
 
 class Adjoint(ABC):
-    """A way to differentiate what a solver returns."""
+    """A way to differentiate what a solver returns.
+
+    Attributes:
+        compiles: whether it can differentiate half steps that were compiled together with f.
+    """
+
+    compiles: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:

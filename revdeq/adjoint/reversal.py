@@ -17,7 +17,7 @@ values of the others depend on its state, which is that of the forward pass: its
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 
@@ -26,6 +26,7 @@ from revdeq.arithmetic.base import LeafState
 from revdeq.arithmetic.floating import scaled
 from revdeq.arithmetic.tape import Entry
 from revdeq.function import PartialLeaves, Replay
+from revdeq.half_step import ReversedHalfSteps
 from revdeq.iterate import where_active
 from revdeq.residual import masked
 from revdeq.solver.relaxation import Beta
@@ -133,6 +134,12 @@ def _undone(
     Returns:
         The value of f, then `moved` and `other` as they were before it.
     """
+    if solver.compile:
+        steps = cast(ReversedHalfSteps, replay)
+        undone = steps.undo_half_step(moved.state, at, masked(active, moved.cotangent), other.cotangent, beta)
+        totals.add(undone.inputs)
+        before = _select(active, undone.state, moved.state), _select(active, undone.moved, moved.cotangent)
+        return undone.value, _Side(*before), _Side(other.state, undone.other)
     f = replay.linearise(at)
     state = _select(active, solver.undo_half_step(moved.state, f.value, lost, beta), moved.state)
     to_other, to_inputs = f.pull_back(masked(active, tuple(scaled(p, beta) for p in moved.cotangent)))

@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import torch
 
@@ -23,7 +23,7 @@ from revdeq.adjoint.checkpointed import iterate_in_segments
 from revdeq.adjoint.reversal import Cotangents, Reversed, reverse
 from revdeq.adjoint.trust import OnUntrusted, Verdict, bits_needed, measure, refuse_or_warn
 from revdeq.arithmetic.tape import Entry
-from revdeq.function import Function, PartialLeaves, Replay, saving_nothing, vjp
+from revdeq.function import Function, PartialLeaves, Replay, own_saved_tensors, vjp
 from revdeq.iterate import Outcome, where_active
 from revdeq.narrowing import narrow
 from revdeq.residual import Stopping, leaf_norms
@@ -31,6 +31,10 @@ from revdeq.solution import GradientError, Health
 from revdeq.solver.base import Solver
 from revdeq.solver.reversible import Coupled, Reversible
 from revdeq.tree import Leaves, flatten, unflatten
+
+
+if TYPE_CHECKING:
+    from revdeq.compiled import CompiledFunction
 
 
 class ReversibleAdjoint(Adjoint):
@@ -64,6 +68,8 @@ class ReversibleAdjoint(Adjoint):
         McCallum, Arora, Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917.
     """
 
+    compiles: ClassVar[bool] = True
+
     def __init__(
         self,
         *,
@@ -93,7 +99,8 @@ class ReversibleAdjoint(Adjoint):
                 f"ReversibleAdjoint cannot differentiate {solver!r}, whose steps have no inverse; use it with "
                 "Reversible, or use UnrolledAdjoint or ImplicitAdjoint."
             )
-        values = _LastValue(f, stopping, as_replayed=solver.repeats and torch.is_grad_enabled())
+        as_replayed = solver.repeats and torch.is_grad_enabled()
+        values = (_LastCompiledValue if solver.compile else _LastValue)(f, stopping, as_replayed=as_replayed)
         iteration = solver.recording() if torch.is_grad_enabled() else solver
         outcome = iterate_without_graph(values, iteration, stopping, of=f)
         state: Coupled = outcome.state
@@ -130,18 +137,31 @@ class _LastValue:
     def __call__(self, z: Leaves) -> Leaves:
         if self._as_replayed:
             local = tuple(narrow(x.detach(), s.dtype).requires_grad_() for x, s in zip(z, self._f.z0, strict=True))
-            with torch.enable_grad(), saving_nothing():
+            with torch.enable_grad(), own_saved_tensors():
                 value = tuple(leaf.detach() for leaf in self._f(local))
         else:
             value = self._f(z)
+        self._remember(value)
+        return value
+
+    def _remember(self, value: Leaves) -> None:
         if self._count >= self._first:
             self._values.append(value)
         self._count += 1
-        return value
 
     def of_y(self) -> Leaves:
         """Return a copy of f(y_N); empty where no step was taken."""
         return () if len(self._values) < self._behind else tuple(leaf.clone() for leaf in self._values[0])
+
+
+class _LastCompiledValue(_LastValue):
+    """The same for a compiled function, whose half steps contain its evaluations."""
+
+    def half_step(self, state: Leaves, at: Leaves, beta: float | torch.Tensor) -> Leaves:
+        """Return `(1 - beta) state + beta f(at)`."""
+        moved, value = cast("CompiledFunction", self._f).half_step(state, at, beta)
+        self._remember(value)
+        return moved
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,13 @@ class Solver(ABC):
         evaluations_per_step: evaluations of f in one step, the one that `step` is given included.
         affine_only: whether the iteration is right for affine f alone, such as the adjoint equation; then `solve`
             refuses it.
+        compile: whether f is compiled together with the half steps; only `Reversible` can.
         estimated: what a solver that is bound to a function found out about it first; None for the others.
     """
 
     evaluations_per_step: ClassVar[int]
     affine_only: ClassVar[bool] = False
+    compile: bool = False
     estimated: AutomaticBeta | None = None
 
     def bound_to(self, f: Function, max_steps: int) -> "Solver":
@@ -64,6 +66,16 @@ class Solver(ABC):
             value: f at `estimate(state)`, already evaluated.
             n: index of the step, from 0.
         """
+
+    def advance(self, f: Evaluate, state: State, n: int) -> State:
+        """Return the state after step n, with all its evaluations of f done here.
+
+        Args:
+            f: evaluates the function.
+            state: the state before the step; it is not changed.
+            n: index of the step, from 0.
+        """
+        return self.step(f, state, f(self.estimate(state)), n)
 
     @abstractmethod
     def estimate(self, state: State) -> Leaves:

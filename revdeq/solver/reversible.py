@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, cast
 
 import torch
 
@@ -12,6 +12,7 @@ from revdeq.arithmetic.bitwise import Bitwise
 from revdeq.arithmetic.floating import Floating, half_step, undo_half_step
 from revdeq.arithmetic.tape import Entry, Tape
 from revdeq.function import Function
+from revdeq.half_step import HalfSteps
 from revdeq.residual import sample_shape
 from revdeq.schedule import Schedule
 from revdeq.solver.base import Evaluate, Solver
@@ -56,11 +57,16 @@ class Reversible(Solver):
             called in the dtype of z0. A wider state postpones the loss of digits in reverse.
         arithmetic: "floating", or "bitwise" for states that are undone to the bit at any depth, for beta = 1 - 1/m and
             1 + 1/m; or a `Bitwise` with a range and resolution of your own.
+        compile: whether f and the half step round it are compiled by `torch.compile`, forward and backward; the loop
+            never is. For `ReversibleAdjoint`, floating arithmetic, and a function without random numbers that compiles
+            to one graph; the first solve of each function, shape and dtype takes seconds to compile.
 
     Raises:
-        TypeError: beta is none of the above, state_dtype is not a floating dtype, or arithmetic is none of the above.
+        TypeError: beta is none of the above, state_dtype is not a floating dtype, arithmetic is none of the above, or
+            compile is no bool.
         ValueError: a beta is NaN, outside (0, 2), or 1, or has no bitwise form; bitwise arithmetic with a beta that is
-            not one number, or with state_dtype.
+            not one number, with state_dtype, or with compile.
+        RuntimeError: compile is true and this release of torch cannot compile a VJP.
 
     References:
         McCallum, Arora, Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917.
@@ -76,6 +82,7 @@ class Reversible(Solver):
         *,
         state_dtype: torch.dtype | None = None,
         arithmetic: Literal["floating", "bitwise"] | Arithmetic = "floating",
+        compile: bool = False,
     ) -> None:
         self.beta: Relaxation = validated_relaxation(beta)
         self.state_dtype = state_dtype
@@ -87,12 +94,21 @@ class Reversible(Solver):
                 f"beta is {self.beta!r} and arithmetic is {self.arithmetic!r}, whose half steps need one beta that is "
                 "known beforehand; give a number such as 0.75, or arithmetic='floating'."
             )
+        if not isinstance(compile, bool):
+            raise TypeError(f"compile is {compile!r}; it must be True or False.")
+        if compile and not isinstance(self.arithmetic, Floating):
+            raise ValueError(
+                f"compile is True and arithmetic is {self.arithmetic!r}, which needs values of f that repeat to the "
+                "bit, as compiled ones need not; give compile=False, or arithmetic='floating'."
+            )
+        self.compile = compile
         self._recording = False
         self._max_steps: int | None = None
         self._record: torch.Tensor | None = None
 
     def __repr__(self) -> str:
-        return f"Reversible(beta={self.beta!r}, arithmetic={self.arithmetic!r})"
+        compiled = ", compile=True" if self.compile else ""
+        return f"Reversible(beta={self.beta!r}, arithmetic={self.arithmetic!r}{compiled})"
 
     @property
     def repeats(self) -> bool:
@@ -194,6 +210,14 @@ class Reversible(Solver):
         y, lost_y = self._half_step(state.y, value, beta_y, n)
         z, lost_z = self._half_step(state.z, f(self.values(y)), beta_z, n)
         return Coupled(y, z, tuple(tape.push(lost_y).push(lost_z) for tape in state.tape), pace)
+
+    def advance(self, f: Evaluate, state: Coupled, n: int) -> Coupled:
+        """Return the state after step n, by compiled half steps where it is to compile."""
+        if not self.compile or state.pace:
+            return super().advance(f, state, n)
+        steps, (beta_y, beta_z) = cast(HalfSteps, f), self.betas(n)
+        y = steps.half_step(state.y, state.z, beta_y)
+        return state._replace(y=y, z=steps.half_step(state.z, y, beta_z))
 
     def estimate(self, state: Coupled) -> Leaves:
         """Return z."""

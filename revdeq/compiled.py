@@ -1,0 +1,276 @@
+"""The user's function compiled together with the half step around it, forward and backward; never the loop.
+
+NOTE [Compiled half steps]
+`torch.compile` makes one graph of f and the half step that uses its value, and one of f, its VJP and the half step
+undone. The loop stays in Python, so compile time and memory do not depend on the number of steps. What f reads are the
+inputs of the first graph, which holds every tensor that the code reaches: nothing has to be watched. The guards of
+torch.compile see to it that code, shapes and settings are those that were compiled.
+
+Reversal needs f to return in the second graph what it returned in the first. Both come from the same code and mostly
+agree to the bit; where they do not, `Health` says so and the gradient is treated as one that lost bits.
+"""
+
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch._dynamo import config as dynamo_config, lookup_backend
+from torch._dynamo.exc import TorchDynamoException
+
+from revdeq.arithmetic.floating import scaled
+from revdeq.function import Function, Replay, vjp
+from revdeq.half_step import HalfStepUndone
+from revdeq.narrowing import narrow
+from revdeq.reads import Reach, Substituted
+from revdeq.residual import per_sample
+from revdeq.solution import GradientError
+from revdeq.tree import Leaves, Structure, Tree, flatten, unflatten
+
+
+# Graphs that may be held at once: one for each function, shape, dtype and setting.
+_GRAPHS = 256
+
+
+class CompiledFunction(Function):
+    """The user's function on flat leaves, compiled; the arguments are those of `Function`.
+
+    Raises:
+        RuntimeError: this release of torch cannot compile a VJP.
+        TypeError, ValueError: as for `Function`, or f updates running statistics.
+    """
+
+    def __init__(self, function: Callable[[Tree, Tree], Tree], z0: Tree, args: Tree) -> None:
+        refuse_old_torch()
+        super().__init__(function, z0, args)
+        if Reach.of(function).statistics:
+            raise ValueError(
+                "function updates running statistics and compile is True; put its normalisation layers in eval mode, "
+                "or give compile=False."
+            )
+        self._local = tuple(t.detach().requires_grad_(t.requires_grad) for t in self.arg_tensors)
+        self._local_args = self._with_arg_tensors(self._local)
+
+    def __call__(self, z: Leaves) -> Leaves:
+        """Evaluate f once in the forward pass."""
+        return self._run(_value, z, ())[0]
+
+    def half_step(self, state: Leaves, at: Leaves, beta: float | torch.Tensor) -> tuple[Leaves, Leaves]:
+        """Return `(1 - beta) state + beta f(at)`, and f(at).
+
+        Args:
+            state: the state that the half step moves, in the state dtype.
+            at: the other state.
+            beta: relaxation parameter.
+        """
+        # At the start both states are one tensor, for which torch.compile would make a graph of its own.
+        state = tuple(s.clone() if s is x else s for s, x in zip(state, at, strict=True))
+        value, moved = self._run(_moved, at, (state, beta))
+        return moved, value
+
+    def replay(self, arg_tensors: Leaves, captured_needed: Sequence[bool]) -> "CompiledReplay":
+        """Return what undoes compiled half steps in the backward pass; the arguments are those of `Function.replay`."""
+        return CompiledReplay(self, arg_tensors, captured_needed)
+
+    def _run(self, compiled: Callable[..., Any], at: Leaves, more: tuple[Any, ...]) -> Any:
+        with _reading() as read:
+            tree, *found = self._called(compiled, at, more)
+        value = self._checked(tree)
+        if not self._started:
+            self._started = True
+            self._list(read, (*at, *(more[0] if more else ())))
+            if self._random_before is not None and not self._random_before.same_as(self._random_now()):
+                raise GradientError(
+                    "function draws random numbers and compile is True; a compiled function does not repeat them, so "
+                    "draw them before the solve and pass them in args, or give compile=False."
+                )
+        return (value, *found)
+
+    def _called(self, compiled: Callable[..., Any], at: Leaves, more: tuple[Any, ...]) -> Any:
+        try:
+            return compiled(self.function, self.structure, self._dtypes, self._local_args, at, *more)
+        except TorchDynamoException as error:
+            # What is wrong with f without compilation too is said as it is said there.
+            self._evaluate(self._narrow(at), self.args)
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise ValueError(
+                f"function could not be compiled to one graph ({' '.join(lines[:2])}); make it plain tensor code "
+                "without graph breaks, see to it that torch finds a C++ compiler, or give compile=False."
+            ) from error
+
+    @property
+    def _dtypes(self) -> tuple[torch.dtype, ...]:
+        return tuple(leaf.dtype for leaf in self.z0)
+
+    def _list(self, read: Sequence[torch.Tensor], states: Leaves) -> None:
+        """Sort what the graph reads into captured tensors and constants."""
+        known = {id(t) for t in (*states, *self._local)}
+        outside = list({id(t): t for t in read if id(t) not in known}.values())
+        trainable = [t for t in outside if t.requires_grad]
+        for t in trainable:
+            if not t.is_leaf or t._backward_hooks or Substituted.current(t) is not t:
+                raise GradientError(
+                    f"function reads a trainable tensor of shape {tuple(t.shape)} that is not a leaf or has hooks, "
+                    "and compile is True; pass it in args, or give compile=False."
+                )
+        ids = {id(t) for t in trainable}
+        if isinstance(self.function, torch.nn.Module):
+            # A later evaluation may read the other parameters: a module decides that by its data.
+            trainable += [t for t in self.function.parameters() if t.requires_grad and id(t) not in ids]
+        self._read = self.captured = tuple(trainable)
+        self.constants = tuple(t for t in outside if not t.requires_grad and not t.is_inference())
+
+
+class CompiledReplay(Replay):
+    """Compiled half steps undone; the arguments and attributes are those of `Replay`."""
+
+    def __init__(self, function: CompiledFunction, arg_tensors: Leaves, captured_needed: Sequence[bool]) -> None:
+        super().__init__(function, arg_tensors, captured_needed)
+        self._listed = {id(t) for t in (*function.captured, *self.arg_inputs)}
+        self._compiled = function
+
+    @contextmanager
+    def active(self) -> Generator[None]:
+        """Hold the surroundings of the forward pass inside the block."""
+        with super().active(), dynamo_config.patch(trace_autograd_ops=True):
+            yield
+
+    def undo_half_step(
+        self, state: Leaves, at: Leaves, moved: Leaves, other: Leaves, beta: float | torch.Tensor
+    ) -> HalfStepUndone:
+        """Undo one half step; see `ReversedHalfSteps.undo_half_step`."""
+        f = self._compiled
+        with _reading() as read:
+            undone = _undone(f.function, f.structure, f._dtypes, self._args, self.inputs, at, state, moved, other, beta)
+        known = {id(t) for t in (*state, *at, *moved, *other)}
+        for tensor in read:
+            if tensor.requires_grad and id(tensor) not in self._listed and id(tensor) not in known:
+                raise GradientError(
+                    f"function read a trainable tensor of shape {tuple(tensor.shape)} in the backward pass that it "
+                    "did not read in its first evaluation, so its gradient would be lost; pass it in args."
+                )
+        return undone
+
+
+def refuse_old_torch() -> None:
+    """Raise RuntimeError where torch cannot compile a function that takes a VJP."""
+    if not hasattr(dynamo_config, "trace_autograd_ops"):
+        raise RuntimeError(
+            f"compile is True, but torch {torch.__version__} cannot compile a VJP inside a function; use torch 2.13 "
+            "or newer, or give compile=False."
+        )
+
+
+class _Reading(threading.local):
+    """Where the graphs that run in this thread say which tensors enter them."""
+
+    tensors: list[torch.Tensor] | None = None
+
+
+_READING = _Reading()
+
+
+@contextmanager
+def _reading() -> Generator[list[torch.Tensor]]:
+    """Collect the tensors that enter the graphs that run in the block."""
+    read: list[torch.Tensor] = []
+    before, _READING.tensors = _READING.tensors, read
+    try:
+        yield read
+    finally:
+        _READING.tensors = before
+
+
+def _recording_backend(graph: torch.fx.GraphModule, examples: list[torch.Tensor]) -> Callable[..., Any]:
+    """Compile a graph as torch.compile does by default, and let every call say which tensors it reads."""
+    run = lookup_backend("inductor")(graph, examples)
+
+    def recorded(*inputs: Any) -> Any:
+        if _READING.tensors is not None:
+            _READING.tensors.extend(t for t in inputs if isinstance(t, torch.Tensor))
+        return run(*inputs)
+
+    return recorded
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    if not hasattr(dynamo_config, "trace_autograd_ops"):
+        return function
+    make: Any = torch.compile
+    return make(function, backend=_recording_backend, fullgraph=True, recompile_limit=_GRAPHS)
+
+
+def _evaluated(
+    function: Callable[[Tree, Tree], Tree],
+    structure: Structure,
+    dtypes: Sequence[torch.dtype],
+    args: Tree,
+    at: Leaves,
+) -> Tree:
+    return function(unflatten([narrow(x, dtype) for x, dtype in zip(at, dtypes, strict=True)], structure), args)
+
+
+def _value_of(
+    function: Callable[[Tree, Tree], Tree],
+    structure: Structure,
+    dtypes: Sequence[torch.dtype],
+    args: Tree,
+    at: Leaves,
+) -> tuple[Tree]:
+    return (_evaluated(function, structure, dtypes, args, at),)
+
+
+def _half_step_with(
+    function: Callable[[Tree, Tree], Tree],
+    structure: Structure,
+    dtypes: Sequence[torch.dtype],
+    args: Tree,
+    at: Leaves,
+    state: Leaves,
+    beta: float | torch.Tensor,
+) -> tuple[Tree, Leaves]:
+    tree = _evaluated(function, structure, dtypes, args, at)
+    values = _widened(flatten(tree)[0], state)
+    # Not add(alpha=beta): compiled for one number, it keeps that one when beta changes (seen in torch 2.13.0).
+    return tree, tuple(scaled(s, 1.0 - beta) + scaled(v, beta) for s, v in zip(state, values, strict=True))
+
+
+def _undone_with(
+    function: Callable[[Tree, Tree], Tree],
+    structure: Structure,
+    dtypes: Sequence[torch.dtype],
+    args: Tree,
+    inputs: Leaves,
+    at: Leaves,
+    state: Leaves,
+    moved: Leaves,
+    other: Leaves,
+    beta: float | torch.Tensor,
+) -> HalfStepUndone:
+    with torch.enable_grad():
+        z = tuple(narrow(x, dtype).detach().requires_grad_() for x, dtype in zip(at, dtypes, strict=True))
+        value = tuple(flatten(function(unflatten(z, structure), args))[0])
+    weighted = [scaled(p, beta).to(v.dtype) for p, v in zip(moved, value, strict=True)]
+    found = vjp(value, weighted, (*z, *inputs))
+    detached = tuple(v.detach() for v in value)
+    return HalfStepUndone(
+        detached,
+        tuple(_divided(s - scaled(v, beta), 1.0 - beta) for s, v in zip(state, _widened(detached, state), strict=True)),
+        tuple(scaled(p, 1.0 - beta) for p in moved),
+        tuple(q if part is None else q + part for q, part in zip(other, found, strict=False)),
+        found[len(z) :],
+    )
+
+
+def _widened(values: Sequence[torch.Tensor], states: Leaves) -> Leaves:
+    return tuple(v.to(s.dtype) for v, s in zip(values, states, strict=True))
+
+
+def _divided(leaf: torch.Tensor, divisor: float | torch.Tensor) -> torch.Tensor:
+    return leaf / (per_sample(divisor, leaf) if isinstance(divisor, torch.Tensor) else divisor)
+
+
+_value = _compiled(_value_of)
+_moved = _compiled(_half_step_with)
+_undone = _compiled(_undone_with)
