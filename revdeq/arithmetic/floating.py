@@ -36,7 +36,7 @@ def half_step(state: torch.Tensor, value: torch.Tensor, beta: float | torch.Tens
     if isinstance(beta, torch.Tensor):
         return (state * per_sample(1.0 - beta, state) + value * per_sample(beta, value)).to(state.dtype)
     kept = state.mul(1.0 - beta)
-    if peek_interpreter_stack() is not None:
+    if peek_interpreter_stack():
         return kept.add(value, alpha=beta)  # under vmap the value may be batched where the state is not
     return kept.add_(value, alpha=beta)
 
