@@ -26,6 +26,7 @@ from verify.cost_study import (
     Workload,
     absent_peers,
     clocked,
+    compiled_of,
     count,
     interleaved,
     methods_of,
@@ -74,7 +75,8 @@ def _rows_of(width: int, options: argparse.Namespace, device: torch.device) -> l
     clock = CLOCKS[options.clock]
     shared: dict[str, Any] = {"width": width, "batch": options.batch, "tokens": options.tokens, "N": options.steps}
     with contextlib.ExitStack() as stack:
-        steps = training_steps(workload, methods)
+        compiled = compiled_of(workload) if options.compile else []
+        steps = training_steps(workload, [*methods, *compiled])
         runs = {name: clocked(step, device, clock) for name, step in steps.items()}
         rows: list[dict[str, Any]] = []
         if options.jax_python is not None:
@@ -90,7 +92,7 @@ def _rows_of(width: int, options: argparse.Namespace, device: torch.device) -> l
         rows[0]["ratio_to_own_floor"] = timings[JAX_STEP].median / timings[JAX_FLOOR].median
     for name, timing in timings.items():
         row = {"method": name, **shared, **_numbers(timing)}
-        if name.startswith("reversible, reversible, float"):
+        if name.startswith("reversible, reversible, ") and "bitwise" not in name:
             row["target"] = TARGETS.get(width)
         rows.append(row)
     by_name = {row["method"]: row for row in rows if "median_seconds" in row}
@@ -188,6 +190,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="process: for one thread, busy machines")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--every-pair", action="store_true", help="every solver with every adjoint")
+    parser.add_argument("--compile", action="store_true", help="with the half step compiled too (needs a C++ compiler)")
     parser.add_argument("--jax-python", default=None, help="interpreter with jax, equinox and the JAX package revdeq")
     parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
     return parser.parse_args()

@@ -12,6 +12,7 @@ from verify.cost_study import (
     Plan,
     Workload,
     clocked,
+    compiled_of,
     cost_curves,
     count,
     interleaved,
@@ -152,3 +153,10 @@ def test_curves_name_every_method_and_promise_what_is_counted():
 def test_only_the_small_widths_are_timed_in_quick():
     assert plan_of("quick").widths == (32, 128)
     assert plan_of("full").widths == plan_of("nightly").widths == (32, 128, 256, 512)
+
+
+def test_compiled_methods_are_the_reversible_ones_named_apart(workload):
+    compiled = compiled_of(workload)
+    names = {method.name for method in methods_of(workload)}
+    assert [method.state_dtype for method in compiled] == ["float32", "float64"]
+    assert all(method.adjoint == "reversible, compiled" and method.name not in names for method in compiled)

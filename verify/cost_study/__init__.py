@@ -1,7 +1,7 @@
 """What a training step costs by each method: evaluations, VJPs and bytes exactly, time as a ratio to the floor."""
 
 from verify.cost_study.counting import Cost as Cost, count as count
-from verify.cost_study.methods import Method as Method, methods_of as methods_of
+from verify.cost_study.methods import Method as Method, compiled_of as compiled_of, methods_of as methods_of
 from verify.cost_study.peers import absent_peers as absent_peers, peers_of as peers_of
 from verify.cost_study.study import (
     FLOOR as FLOOR,

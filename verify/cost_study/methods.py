@@ -59,23 +59,11 @@ def methods_of(workload: Workload) -> list[Method]:
     """
     beta, twice = workload.beta, workload.evaluations
     single, double = torch.float32, torch.float64
-
-    def by(solver: Solver, adjoint: Adjoint) -> Callable[[Cell], Tensor]:
-        steps = twice // solver.evaluations_per_step
-
-        def forward(cell: Cell) -> Tensor:
-            found = solve(cell, workload.z0, workload.x, solver=solver, adjoint=adjoint, max_steps=steps, throw=False)
-            assert isinstance(found.z1, Tensor)
-            return found.z1
-
-        return forward
-
-    # min_bits=0: the reversal itself is measured, not the recomputation that may take its place.
-    reversal = ReversibleAdjoint(min_bits=0)
+    reversal = _reversal()
     found = [
-        Method("reversible", "reversible", "float32", by(Reversible(beta, state_dtype=single), reversal)),
-        Method("reversible", "reversible", "float64", by(Reversible(beta, state_dtype=double), reversal)),
-        Method("reversible", "reversible", "bitwise", by(Reversible(beta, arithmetic="bitwise"), reversal)),
+        Method("reversible", "reversible", "float32", _by(workload, Reversible(beta, state_dtype=single), reversal)),
+        Method("reversible", "reversible", "float64", _by(workload, Reversible(beta, state_dtype=double), reversal)),
+        Method("reversible", "reversible", "bitwise", _by(workload, Reversible(beta, arithmetic="bitwise"), reversal)),
     ]
     # The adjoint equation gets 2N iterations too: a relative tolerance of 0 is never met.
     implicit = ImplicitAdjoint(rtol=0.0, atol=0.0, max_steps=twice, throw=False)
@@ -96,5 +84,38 @@ def methods_of(workload: Workload) -> list[Method]:
         for kind, adjoint in adjoints.items():
             exact = kind not in ("implicit", "phantom")
             main = label == ("reversible" if exact else "relaxed") and kind != "checkpointed, segments"
-            found.append(Method(label, kind, state_dtype, by(solver, adjoint), main))
+            found.append(Method(label, kind, state_dtype, _by(workload, solver, adjoint), main))
     return found
+
+
+def compiled_of(workload: Workload) -> list[Method]:
+    """The reversible steps with the half step compiled, which takes a C++ compiler, and a while at the first step.
+
+    Args:
+        workload: what they solve.
+    """
+    return [
+        Method(
+            "reversible",
+            "reversible, compiled",
+            label,
+            _by(workload, Reversible(workload.beta, state_dtype=dtype, compile=True), _reversal()),
+        )
+        for label, dtype in (("float32", torch.float32), ("float64", torch.float64))
+    ]
+
+
+def _reversal() -> ReversibleAdjoint:
+    """Of min_bits 0: the reversal itself is measured, not the recomputation that may take its place."""
+    return ReversibleAdjoint(min_bits=0)
+
+
+def _by(workload: Workload, solver: Solver, adjoint: Adjoint) -> Callable[[Cell], Tensor]:
+    steps = workload.evaluations // solver.evaluations_per_step
+
+    def forward(cell: Cell) -> Tensor:
+        found = solve(cell, workload.z0, workload.x, solver=solver, adjoint=adjoint, max_steps=steps, throw=False)
+        assert isinstance(found.z1, Tensor)
+        return found.z1
+
+    return forward
