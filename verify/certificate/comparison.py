@@ -15,7 +15,8 @@ from verify.certificate.certificate import LeafBits
 from verify.certificate.settings import Settings
 from verify.certificate.source import Source
 from verify.certificate.stages import FixedPointStage, StepsStage, fixed_point_stage, n_step_stage
-from verify.certificate.torch_run import AdjointName, TorchRunError, as_stored_in, run_in_torch
+from verify.certificate.stored import as_stored_in
+from verify.certificate.torch_run import AdjointName, TorchRunError, dtype_name, run_in_torch
 from verify.reference.arithmetic import Array
 from verify.reference.graph import Traced
 
@@ -69,9 +70,9 @@ class TorchComparison:
             constant: contraction constant, for the starting precision of another dtype's truth.
         """
         settings = self._settings
-        for dtype in settings.dtypes:
-            stored = as_stored_in(traced, dtype)
-            name = str(dtype).removeprefix("torch.")
+        for dtype in self._runs(traced):
+            stored = as_stored_in(source, traced, dtype)
+            name = dtype_name(dtype)
             if stored is traced:
                 truths = fixed, steps
             else:
@@ -92,11 +93,16 @@ class TorchComparison:
                     continue
                 self._compare(source, stored, dtype, device, truths, cotangents)
 
+    def _runs(self, traced: Traced) -> tuple[torch.dtype | None, ...]:
+        """The dtypes asked for; and None, everything as given, where the user's own tensors are of several."""
+        own = _floating_dtypes(traced)
+        return (*self._settings.dtypes, None) if self._settings.dtypes and len(own) > 1 else self._settings.dtypes
+
     def _compare(
         self,
         source: Source,
         traced: Traced,
-        dtype: torch.dtype,
+        dtype: torch.dtype | None,
         device: str,
         truths: tuple[FixedPointStage, StepsStage],
         cotangents: tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]],
@@ -107,7 +113,9 @@ class TorchComparison:
             ("reversible", "n-step", steps.steps and steps.steps.gradient, steps.steps and steps.steps.z),
             ("implicit", "fixed-point", fixed.gradient, fixed.enclosure and fixed.enclosure.solution),
         ]
-        name = str(dtype).removeprefix("torch.")
+        name = dtype_name(dtype)
+        kinds = _floating_dtypes(traced) if dtype is None else {dtype}
+        stored = min(STORED_BITS.get(kind, 0) for kind in kinds)
         for adjoint, target, truth, state in adjoints:
             if truth is None or state is None:
                 self.not_run.append({"what": f"{name} {adjoint} on {device}", "why": "its truth was not certified"})
@@ -136,7 +144,7 @@ class TorchComparison:
                         target=target,
                         leaf=leaf.leaf,
                         bits=leaf.bits,
-                        stored=STORED_BITS.get(dtype, 0),
+                        stored=stored,
                         index=leaf.index,
                         got=leaf.got,
                         expected=leaf.expected,
@@ -159,6 +167,10 @@ def _states_right(traced: Traced, got: NDArray[np.float64], truth: Array) -> lis
 def _looser(settings: Settings) -> Settings:
     # The truth for a narrower dtype's own problem needs no more digits than float64 shows, with 2^-10 to spare.
     return replace(settings, digits=min(settings.digits, 20))
+
+
+def _floating_dtypes(traced: Traced) -> set[torch.dtype]:
+    return {tensor.dtype for tensor in traced.values.values() if tensor.is_floating_point()}
 
 
 def _is_there(device: str) -> bool:

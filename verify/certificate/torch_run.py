@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import revdeq
 from verify.certificate.source import Source
+from verify.certificate.stored import cast
 from verify.reference.graph import Traced
 from verify.reference.graph.capture import Substitution, captured_tensors
 from verify.reference.graph.conversion import exact_values
@@ -46,24 +47,19 @@ class TorchRun:
     gradient: dict[str, NDArray[np.float64]]
 
 
-def _cast(tensor: Any, dtype: torch.dtype, device: str) -> Any:
-    if not isinstance(tensor, torch.Tensor):
-        return tensor
-    return tensor.detach().to(device=device, dtype=dtype if tensor.is_floating_point() else tensor.dtype)
+AS_GIVEN = "as given"
+"""The name of the run in which every tensor keeps its own dtype."""
 
 
-def as_stored_in(traced: Traced, dtype: torch.dtype) -> Traced:
-    """The same graphs at the values that the dtype holds: the problem that a run in that dtype really poses."""
-    values = {name: _cast(tensor, dtype, "cpu") for name, tensor in traced.values.items()}
-    if all(np.array_equal(exact_values(values[name]), exact_values(traced.values[name])) for name in values):
-        return traced
-    return replace(traced, values=values)
+def dtype_name(dtype: torch.dtype | None) -> str:
+    """The name of a dtype, "float32", or of the run that casts nothing."""
+    return AS_GIVEN if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def run_in_torch(
     source: Source,
     traced: Traced,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     device: str,
     beta: float,
     num_steps: int,
@@ -75,7 +71,7 @@ def run_in_torch(
     Args:
         source: function, start and args as the user has them; they are not changed.
         traced: the recorded function, for the names of leaves.
-        dtype: of z0, args and captured tensors.
+        dtype: of z0, args and captured tensors; None leaves each in its own.
         device: "cpu", "cuda", ...
         beta: relaxation parameter.
         num_steps: N.
@@ -89,12 +85,12 @@ def run_in_torch(
     leaves: dict[str, torch.Tensor] = {}
 
     def entered(name: str, tensor: Any) -> Any:
-        cast = _cast(tensor, dtype, device)
-        if isinstance(cast, torch.Tensor):
-            cast = cast.clone().requires_grad_(name in traced.leaves)
-            leaves[name] = cast
-            pairs.append((tensor, cast))
-        return cast
+        moved = cast(tensor, dtype, device)
+        if isinstance(moved, torch.Tensor):
+            moved = moved.clone().requires_grad_(name in traced.leaves)
+            leaves[name] = moved
+            pairs.append((tensor, moved))
+        return moved
 
     state_names, state, z_spec = leaf_names("z0", source.z0)
     names, args_leaves, args_spec = leaf_names("args", source.args)
@@ -132,7 +128,7 @@ def run_in_torch(
         for name, value in zip(wanted, gradients, strict=True)
     }
     z1 = np.concatenate([exact_values(leaf).ravel() for leaf in tree_flatten(solution.z1)[0]])
-    return TorchRun(str(dtype).removeprefix("torch."), device, adjoint, z1, found)
+    return TorchRun(dtype_name(dtype), device, adjoint, z1, found)
 
 
 def z0_copy(z0: Any) -> Any:

@@ -166,6 +166,21 @@ def test_each_dtype_is_compared_with_the_problem_that_it_stores() -> None:
     assert {row.leaf for row in found.bits_right} == {"z1", "z0", "args", "captured.weight"}
 
 
+def test_tensors_of_several_dtypes_are_also_run_as_they_are() -> None:
+    weight = torch.tensor([[0.25]], dtype=torch.float32, requires_grad=True)
+    source: Triple = (
+        lambda z, x: torch.tanh(z.float() @ weight).double() + x,
+        torch.zeros(1, 1, dtype=F64),
+        torch.full((1, 1), 0.3, dtype=F64),
+    )
+    found = certify(source, num_steps=2, digits=15, dtypes=(F64,))
+    (row,) = (row for row in found.bits_right if row.worst and row.adjoint == "reversible")
+    assert (row.dtype, row.stored) == ("as given", 24)
+    assert row.bits > 20
+    # Cast to float64 altogether, the weight does not fit f's own cast, and that is said.
+    assert any(entry["what"] == "float64 reversible on cpu" for entry in found.not_run)
+
+
 def test_result_without_a_device_is_listed_in_words() -> None:
     found = certify(scalar(lambda z, x: 0.5 * z + x), devices=("cpu", "xpu"), **QUICK)
     assert {"what": "float64 on xpu", "why": "there is no such device here"} in found.not_run
@@ -382,3 +397,17 @@ def test_progress_names_the_stages() -> None:
     certify(scalar(lambda z, x: 0.5 * z + x), progress=stages.append, **QUICK)
     assert stages[0] == "recording the function"
     assert "proving the fixed point" in stages
+
+
+def test_constant_that_is_taken_from_the_dtype_is_that_of_the_run() -> None:
+    torch.manual_seed(0)
+    norm = nn.RMSNorm(3)  # its eps is that of the dtype, which decides at z0 = 0
+
+    def function(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return 0.1 * norm(z) + x
+
+    found = certify((function, torch.zeros(1, 3), torch.rand(1, 3)), num_steps=2, digits=15)
+    worst = {row.dtype: row for row in found.bits_right if row.adjoint == "reversible" and row.worst}
+    assert worst["float64"].bits > 40
+    assert worst["float32"].bits > 15
+    assert [proof.get("stored_as") for proof in found.proofs] == [None, None, "float64", "float64", *["bfloat16"] * 2]
