@@ -136,13 +136,18 @@ class Function:
         self._updated: Leaves = ()
         self._flags = Flags.now(list(dict.fromkeys([leaf.device.type for leaf in leaves] + ["cpu"])))
         self._cuda = tuple({leaf.device.index for leaf in leaves if leaf.device.type == "cuda"})
-        self._capturing = bool(self._cuda) and torch.cuda.is_current_stream_capturing()
-        self._random_before = None if self._capturing else RandomState.now(self._cuda)
+        # The state of a generator cannot be read while a CUDA graph is captured.
+        self._random_before = None if self.capturing else RandomState.now(self._cuda)
         self._random_after: RandomState | None = None
         self._draws = False
         self._started = False
         self._recording = False
         self._keep_graph = False
+
+    @property
+    def capturing(self) -> bool:
+        """Whether operations on the devices of z0 are now captured in a CUDA graph instead of run."""
+        return bool(self._cuda) and torch.cuda.is_current_stream_capturing()
 
     def record_reads(self, *, keep_graph: bool = False) -> None:
         """Make the first evaluation find what f reads; an adjoint that replays f calls this before the forward pass.

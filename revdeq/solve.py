@@ -103,6 +103,11 @@ def _solve(
             "throw=True reads how the solve went, which vmap does not allow; give throw=False and look at "
             "Solution.sample_results after the transform."
         )
+    if throw and f.capturing:
+        raise ValueError(
+            "throw=True reads how the solve went, which the capture of a CUDA graph does not allow; give throw=False "
+            "and look at Solution.sample_results after a replay."
+        )
     if throw and not solution.result.succeeded:
         raise SolveError(solution.result, _failure(solution, stopping))
     return solution

@@ -253,6 +253,11 @@ class _Backward:
     def gradients(self) -> tuple[Leaves, PartialLeaves]:
         """Return the gradients of z0 and of `Replay.inputs`."""
         plan = self._plan
+        if plan.f.capturing:
+            raise GradientError(
+                "a CUDA graph is being captured, and the reversible backward pass ends by reading what it can be "
+                "trusted with, which a capture does not allow; capture the solve alone, or use UnrolledAdjoint."
+            )
         excluded = self._steps is not None and self._exclude_broken()
         reversal, verdict = self._reverse()
         if verdict is Verdict.OVERFLOWED and not excluded and self._exclude_broken():

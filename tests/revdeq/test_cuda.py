@@ -110,3 +110,32 @@ def test_function_that_differentiates_inside_gives_the_unrolled_gradient():
     ]
     for g, w in zip(*grads, strict=True):
         torch.testing.assert_close(g, w, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("adjoint", [ReversibleAdjoint(), UnrolledAdjoint()], ids=repr)
+def test_fixed_steps_are_captured_in_a_cuda_graph_and_replayed_on_new_data(adjoint: Any):
+    linear, x = nn.Linear(16, 16, device="cuda"), torch.randn(8, 16, device="cuda")
+
+    def run() -> torch.Tensor:
+        with torch.no_grad():
+            return solve(
+                lambda z, a: torch.tanh(0.3 * linear(z) + a),
+                torch.zeros_like(x),
+                x,
+                solver=Reversible(0.8),
+                adjoint=adjoint,
+                max_steps=4,
+                throw=False,
+            ).z1
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run()  # libraries make their workspaces in the first call
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = run()
+    x.copy_(torch.randn(8, 16, device="cuda"))
+    graph.replay()
+    assert torch.equal(captured, run())

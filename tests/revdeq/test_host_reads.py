@@ -12,6 +12,7 @@ from revdeq import (
     Broyden,
     CheckpointedAdjoint,
     ForwardBackward,
+    GradientError,
     ImplicitAdjoint,
     PeacemanRachford,
     PhantomAdjoint,
@@ -84,6 +85,22 @@ def test_reads_of_a_backward_pass_do_not_grow_with_the_steps(
     few, many = (reads_of(solver, adjoint, steps, monkeypatch) for steps in (2, 5))
     assert few[0] == many[0] == 0
     assert 0 < few[1] == many[1]
+
+
+def test_what_reads_is_refused_while_a_graph_is_captured(monkeypatch: pytest.MonkeyPatch):
+    cell, x = Monotone(4, 3), torch.randn(2, 3, requires_grad=True)
+
+    def z1(throw: bool) -> torch.Tensor:
+        return solve(
+            cell, cell.start(x), x, solver=Reversible(0.8), adjoint=ReversibleAdjoint(), max_steps=2, throw=throw
+        ).z1
+
+    before = z1(throw=False)
+    monkeypatch.setattr("revdeq.function.Function.capturing", True)
+    with pytest.raises(ValueError, match=r"throw=True reads .* CUDA graph .* give throw=False"):
+        z1(throw=True)
+    with pytest.raises(GradientError, match=r"a CUDA graph is being captured.*UnrolledAdjoint"):
+        before.sum().backward()
 
 
 def test_reads_are_seen(monkeypatch: pytest.MonkeyPatch):
