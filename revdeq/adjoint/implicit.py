@@ -60,6 +60,11 @@ class ImplicitAdjoint(Adjoint):
                 f"solver is {solver!r}, whose betas are chosen for the function and the steps of a solve; the adjoint "
                 "equation needs one number, such as Reversible(0.9), or another solver such as GMRES()."
             )
+        if isinstance(solver, Reversible) and solver.compile:
+            raise ValueError(
+                f"solver is {solver!r}, which compiles the function of a solve; the adjoint equation has none, so give "
+                "compile=False."
+            )
         if not isinstance(atol, int | float):
             raise TypeError(f"atol is {atol!r}; it must be a finite number >= 0, such as 0.0.")
         Stopping(max_steps, 0.0 if rtol is None else rtol, atol)  # validates all three

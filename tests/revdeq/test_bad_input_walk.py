@@ -117,3 +117,8 @@ def test_good_values_are_taken():
 def test_the_adjoint_equation_wants_one_beta(beta: Any):
     with pytest.raises(ValueError, match=r"the adjoint equation needs one number, such as Reversible\(0\.9\)"):
         ImplicitAdjoint(solver=revdeq.solver.Reversible(beta))
+
+
+def test_the_adjoint_equation_is_not_compiled():
+    with pytest.raises(ValueError, match="so give compile=False"):
+        ImplicitAdjoint(solver=revdeq.solver.Reversible(0.9, compile=True))
