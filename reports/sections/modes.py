@@ -21,9 +21,9 @@ EXACT = ("floating", "wide", "bitwise", "checkpointed")
 """The modes whose gradient is that of the N steps; the default takes one of them."""
 
 _COSTS = {
-    "mode-bytes": "kept between the passes (bytes)",
-    "mode-peak": "most alive at once (bytes)",
-    "mode-time": "time over floating (ratio)",
+    "mode-bytes": "kept between passes, bytes",
+    "mode-peak": "most alive at once, bytes",
+    "mode-time": "time over floating, ratio",
 }
 
 
@@ -236,7 +236,8 @@ def _cost_table(curves: Sequence[Curve]) -> Grid:
     )  # fmt: skip
     caption = (
         "The same in numbers; the bits are the growth of what is kept between the two largest N. A tape of remainders "
-        "costs at most log2 m bits at beta = 1 - 1/m or 1 + 1/m, and nothing while the states are exact without it."
+        "costs log2 m bits at beta = 1 - 1/m or 1 + 1/m where m is a power of two, some tenths more where it is not, "
+        "and nothing while the states are exact without it."
     )
     return Grid(caption, columns, tuple(rows), (), frozenset(range(2, 6)))
 

@@ -326,7 +326,7 @@ def test_cost_of_modes_counts_bits_per_component_and_half_step(dossier_of):
     blocks = mode_cost_blocks(dossier_of(*curves))
     (table,) = grids(blocks)
     assert table.rows[0][1:] == ("reversed, bitwise", "8.977 KiB", "4 KiB", "1", "2")
-    assert "kept between the passes (bytes)" in text_of(drawings(blocks)[0])
+    assert "kept between passes, bytes" in text_of(drawings(blocks)[0])
     curves[2] = replace(curves[2], y=(2.0, 2.0, 3.0, math.nan, math.nan))
     assert grids(mode_cost_blocks(dossier_of(*curves)))[0].rows[0][-1] == "NaN; 3 at N = 4"
 
