@@ -201,7 +201,7 @@ def stages(source: Any, settings: Settings) -> Row:
 def growth(quick: bool) -> list[Row]:
     """Cost of a dense cell's certificate as one of width, N and digits grows."""
     rows: list[Row] = []
-    for width in (8, 16, 32, 64) if quick else (8, 16, 32, 64, 128, 256, 320):
+    for width in (8, 16, 32, 64) if quick else (8, 16, 32, 64, 128, 192, 320):
         settings = Settings(num_steps=4, digits=30)
         rows.append({"study": "width", "value": width, **stages(dense_cell(width), settings)})
     for steps in (1, 4, 16) if quick else (1, 4, 16, 64, 256):
