@@ -13,7 +13,7 @@ agree to the bit; where they do not, `Health` says so and the gradient is treate
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch._dynamo import config as dynamo_config, lookup_backend
@@ -89,7 +89,7 @@ class CompiledFunction(Function):
 
     def _called(self, compiled: Callable[..., Any], at: Leaves, more: tuple[Any, ...]) -> Any:
         try:
-            return compiled(self.function, self.structure, self._dtypes, self._local_args, at, *more)
+            return compiled(self.map_of(self._local_args), at, *more)
         except TorchDynamoException as error:
             # What is wrong with f without compilation too is said as it is said there.
             self._evaluate(self._narrow(at), self.args)
@@ -99,9 +99,9 @@ class CompiledFunction(Function):
                 "without graph breaks, see to it that torch finds a C++ compiler, or give compile=False."
             ) from error
 
-    @property
-    def _dtypes(self) -> tuple[torch.dtype, ...]:
-        return tuple(leaf.dtype for leaf in self.z0)
+    def map_of(self, args: Tree) -> "_Map":
+        """Return f with these args in the place of its own, as the graphs see it."""
+        return _Map(self.function, self.structure, tuple(leaf.dtype for leaf in self.z0), args)
 
     def _list(self, read: Sequence[torch.Tensor], states: Leaves) -> None:
         """Sort what the graph reads into captured tensors and constants."""
@@ -128,7 +128,7 @@ class CompiledReplay(Replay):
     def __init__(self, function: CompiledFunction, arg_tensors: Leaves, captured_needed: Sequence[bool]) -> None:
         super().__init__(function, arg_tensors, captured_needed)
         self._listed = {id(t) for t in (*function.captured, *self.arg_inputs)}
-        self._compiled = function
+        self._map = function.map_of(self._args)
 
     @contextmanager
     def active(self) -> Generator[None]:
@@ -140,9 +140,8 @@ class CompiledReplay(Replay):
         self, state: Leaves, at: Leaves, moved: Leaves, other: Leaves, beta: float | torch.Tensor
     ) -> HalfStepUndone:
         """Undo one half step; see `ReversedHalfSteps.undo_half_step`."""
-        f = self._compiled
         with _reading() as read:
-            undone = _undone(f.function, f.structure, f._dtypes, self._args, self.inputs, at, state, moved, other, beta)
+            undone = _undone(self._map, self.inputs, at, state, moved, other, beta)
         known = {id(t) for t in (*state, *at, *moved, *other)}
         for tensor in read:
             if tensor.requires_grad and id(tensor) not in self._listed and id(tensor) not in known:
@@ -201,62 +200,44 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return make(function, backend=_recording_backend, fullgraph=True, recompile_limit=_GRAPHS)
 
 
-def _evaluated(
-    function: Callable[[Tree, Tree], Tree],
-    structure: Structure,
-    dtypes: Sequence[torch.dtype],
-    args: Tree,
-    at: Leaves,
-) -> Tree:
-    return function(unflatten([narrow(x, dtype) for x, dtype in zip(at, dtypes, strict=True)], structure), args)
+class _Map(NamedTuple):
+    """f as the graphs see it: the callable, how its state is made of leaves of which dtypes, and its args."""
+
+    function: Callable[[Tree, Tree], Tree]
+    structure: Structure
+    dtypes: tuple[torch.dtype, ...]
+    args: Tree
+
+    def narrowed(self, state: Leaves) -> Leaves:
+        return tuple(narrow(x, dtype) for x, dtype in zip(state, self.dtypes, strict=True))
+
+    def value(self, z: Leaves) -> Tree:
+        return self.function(unflatten(z, self.structure), self.args)
 
 
-def _value_of(
-    function: Callable[[Tree, Tree], Tree],
-    structure: Structure,
-    dtypes: Sequence[torch.dtype],
-    args: Tree,
-    at: Leaves,
-) -> tuple[Tree]:
-    return (_evaluated(function, structure, dtypes, args, at),)
+def _value_of(f: _Map, at: Leaves) -> tuple[Tree]:
+    return (f.value(f.narrowed(at)),)
 
 
-def _half_step_with(
-    function: Callable[[Tree, Tree], Tree],
-    structure: Structure,
-    dtypes: Sequence[torch.dtype],
-    args: Tree,
-    at: Leaves,
-    state: Leaves,
-    beta: float | torch.Tensor,
-) -> tuple[Tree, Leaves]:
-    tree = _evaluated(function, structure, dtypes, args, at)
+def _half_step_with(f: _Map, at: Leaves, state: Leaves, beta: float | torch.Tensor) -> tuple[Tree, Leaves]:
+    tree = f.value(f.narrowed(at))
     values = _widened(flatten(tree)[0], state)
     # Not add(alpha=beta): compiled for one number, it keeps that one when beta changes (seen in torch 2.13.0).
     return tree, tuple(scaled(s, 1.0 - beta) + scaled(v, beta) for s, v in zip(state, values, strict=True))
 
 
 def _undone_with(
-    function: Callable[[Tree, Tree], Tree],
-    structure: Structure,
-    dtypes: Sequence[torch.dtype],
-    args: Tree,
-    inputs: Leaves,
-    at: Leaves,
-    state: Leaves,
-    moved: Leaves,
-    other: Leaves,
-    beta: float | torch.Tensor,
+    f: _Map, inputs: Leaves, at: Leaves, state: Leaves, moved: Leaves, other: Leaves, beta: float | torch.Tensor
 ) -> HalfStepUndone:
     with torch.enable_grad():
-        z = tuple(narrow(x, dtype).detach().requires_grad_() for x, dtype in zip(at, dtypes, strict=True))
-        value = tuple(flatten(function(unflatten(z, structure), args))[0])
-    weighted = [scaled(p, beta).to(v.dtype) for p, v in zip(moved, value, strict=True)]
-    found = vjp(value, weighted, (*z, *inputs))
-    detached = tuple(v.detach() for v in value)
+        z = tuple(x.detach().requires_grad_() for x in f.narrowed(at))
+        values = tuple(flatten(f.value(z))[0])
+    weighted = [scaled(p, beta).to(v.dtype) for p, v in zip(moved, values, strict=True)]
+    found = vjp(values, weighted, (*z, *inputs))
+    wide = _widened([v.detach() for v in values], state)
     return HalfStepUndone(
-        detached,
-        tuple(_divided(s - scaled(v, beta), 1.0 - beta) for s, v in zip(state, _widened(detached, state), strict=True)),
+        tuple(v.detach() for v in values),
+        tuple(_divided(s - scaled(v, beta), 1.0 - beta) for s, v in zip(state, wide, strict=True)),
         tuple(scaled(p, 1.0 - beta) for p in moved),
         tuple(q if part is None else q + part for q, part in zip(other, found, strict=False)),
         found[len(z) :],
