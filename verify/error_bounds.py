@@ -11,6 +11,13 @@ iteration itself, a = 1 - beta and A = 1/|a|:
                 h_py <- |a| h_q,   h_pz <- |a| h_pz + beta ((k + M d_z) h_q + M d_z |q|) + rounding
     W           sum of (|phi' p| error) |z| + |p| d_z over the evaluations, and the roundings of products and sums
 
+Integer states (`revdeq.Bitwise`) of n components in units U err in a half step by
+
+    e_y' = |a| e_y + beta (k e_z + eps_f) + sqrt(n) U (1 + 2^c / 2) + 4 u |y| + 2 u beta |f|,     u = 2^-53
+
+floor and the rounding of beta f to multiples of 2^c units, 1 - beta against 1/m, and the product beta f in float64.
+They are rebuilt to the bit, so that d = e.
+
 The first two are T7's majorants with the local errors written out; the others carry them into the gradient. Norms on
 the right are those of the exact trajectory (computed in float64, and widened) plus the bound so far, which makes them
 bounds of the computed ones. Reversal assumes nothing of f's repeating: the value is counted as wrong by eps_f anew.
@@ -25,6 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from verify.case import Arithmetic
 from verify.problems.problem import Problem
 
 
@@ -148,7 +156,13 @@ def bounded(problem: Problem) -> bool:
 
 
 def error_bounds(
-    problem: Problem, beta: float, num_steps: int, *, unit_roundoff_state: float, unit_roundoff_function: float
+    problem: Problem,
+    beta: float,
+    num_steps: int,
+    *,
+    unit_roundoff_state: float,
+    unit_roundoff_function: float,
+    arithmetic: Arithmetic = "floating",
 ) -> ErrorBounds:
     """Bound the errors of N reversible steps, of their reversal and of its gradient, for any order of summation.
 
@@ -159,6 +173,8 @@ def error_bounds(
         unit_roundoff_state: u of the states: 2^-53 for float64, 2^-24 for float32, 2^-8 for bfloat16 (half the spacing
             at 1, as in `torch.finfo(dtype).eps / 2`).
         unit_roundoff_function: u of z0, the args and f; not finer than the state's.
+        arithmetic: "bitwise" for integer states in the range and resolution that z0 and f(z0) ask for; then
+            unit_roundoff_state says nothing.
 
     Returns:
         `ErrorBounds`; infinite where they leave the range of float64. They hold as long as no computed number leaves
@@ -174,7 +190,11 @@ def error_bounds(
     if not 0 < beta < 2 or beta == 1:
         raise ValueError(f"beta is {beta}; a step can be undone for 0 < beta < 2, not 1.")
     cell = _Cell.of(problem)
-    run = _Bounded(cell, problem, beta, num_steps, unit_roundoff_state, unit_roundoff_function)
+    integer = arithmetic == "bitwise"
+    state = 2.0**-53 if integer else unit_roundoff_state
+    run = _Bounded(cell, problem, beta, num_steps, state, unit_roundoff_function)
+    if integer:
+        run.hold_integers()
     with np.errstate(over="ignore", invalid="ignore"):
         return run.bounds()
 
@@ -189,6 +209,25 @@ class _Bounded:
         self.k, self.curvature = cell.lipschitz, cell.curvature
         self.exact = _Exact.of(cell, problem, beta, num_steps)
         self.samples, self.width = problem.z0.shape
+        self.integer = False
+        self.start = self.absolute = 0.0
+        self.e_y: list[float] = []
+        self.e_z: list[float] = []
+
+    def hold_integers(self) -> None:
+        """Let the states be integers: their start is rounded, and half steps err by a part of their unit."""
+        self.integer = True
+        peak = max(float(np.max(np.abs(values), initial=0.0)) for values in (self.exact.z[0], self.value_at_start()))
+        # The unit is 2^-52 of a power of two, which is at most twice the greatest component as f's dtype has it.
+        unit = 2 * 1.04 * peak * 2.0**-52
+        m = round(self.amplification)
+        grid = max(0, 44 + round(math.log2(self.v))) if m & (m - 1) == 0 else 0
+        components = math.sqrt(self.samples * self.width)
+        self.start = components * unit * 2.0**grid / 2
+        self.absolute = components * unit * (1 + 2.0**grid / 2)
+
+    def value_at_start(self) -> Floats:
+        return self.cell.value(self.exact.z[0])
 
     def gamma(self, count: int) -> float:
         """Bound on the relative error of `count` roundings in the function's dtype."""
@@ -197,7 +236,7 @@ class _Bounded:
 
     def value_error(self, z_norm: float, f_norm: float) -> float:
         """eps_f: the cast of the state, the dot products, the sum with c, and phi."""
-        cast = 1.04 * self.v * self.k * z_norm if self.u < self.v else 0.0
+        cast = 1.04 * self.v * self.k * z_norm if self.u < self.v or self.integer else 0.0
         inner = self.gamma(self.width + 2 + self.cell.roundings) * (self.cell.absolute * z_norm + self.cell.size)
         return cast + inner + (_ELEMENTARY * self.v * (f_norm + inner) if self.cell.curved else 0.0)
 
@@ -206,16 +245,22 @@ class _Bounded:
         return self.backward(y, z)
 
     def forward(self) -> tuple[float, float]:
-        e_y = e_z = 0.0
+        e_y = e_z = self.start
+        self.e_y, self.e_z = [e_y], [e_z]
         for n in range(self.steps):
             e_y = self.half_step(e_y, e_z, self.exact.y[n], self.exact.z[n], self.exact.at_z[n], self.exact.y[n + 1])
             e_z = self.half_step(
                 e_z, e_y, self.exact.z[n], self.exact.y[n + 1], self.exact.at_y[n], self.exact.z[n + 1]
             )
+            self.e_y.append(e_y)
+            self.e_z.append(e_z)
         return e_y, e_z
 
     def half_step(self, own: float, other: float, s: Floats, at: Floats, value: Floats, after: Floats) -> float:
         wrong = self.k * other + self.value_error(_norm(at) + other, _norm(value) + self.k * other)
+        if self.integer:
+            rounded = 4 * self.u * (_norm(s) + own) + 2 * self.u * self.beta * (_norm(value) + wrong)
+            return (self.a * own + self.beta * wrong + self.absolute + rounded) * _WIDENED
         size = 2 * self.a * (_norm(s) + own) + 2 * self.beta * (_norm(value) + wrong)
         error = self.a * own + self.beta * wrong + self.u * size
         return (error + self.u * (_norm(after) + error)) * _WIDENED
@@ -246,13 +291,13 @@ class _Bounded:
         weight = bias = total_weight = total_bias = 0.0
         for n in reversed(range(self.steps)):
             y, z, p_y, p_z, q = exact.y[n + 1], exact.z[n], exact.p_y[n + 1], exact.p_z[n + 1], exact.q[n]
-            d_z = self.undo(d_z, d_y, exact.z[n + 1], y, exact.at_y[n], z)
+            d_z = self.e_z[n] if self.integer else self.undo(d_z, d_y, exact.z[n + 1], y, exact.at_y[n], z)
             through, hidden = self.pulled(h_z, p_z, d_y, y, exact.at_y[n])
             parts = self.parts(hidden, p_z, h_z, y, d_y)
             weight, bias = weight + parts[0], bias + parts[1]
             total_weight, total_bias = total_weight + parts[2], total_bias + parts[3]
             h_q = (h_y + through) * (1 + self.u) + self.u * (_norm(p_y) + _norm(q))
-            d_y = self.undo(d_y, d_z, y, z, exact.at_z[n], exact.y[n])
+            d_y = self.e_y[n] if self.integer else self.undo(d_y, d_z, y, z, exact.at_z[n], exact.y[n])
             through, hidden = self.pulled(h_q, q, d_z, z, exact.at_z[n])
             parts = self.parts(hidden, q, h_q, z, d_z)
             weight, bias = weight + parts[0], bias + parts[1]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
+from revdeq.rates import spectral_rate
 from verify.case import BITWISE, Case
 from verify.census import has_bitwise_form
 from verify.checks.grid import GRID
@@ -155,9 +158,15 @@ def cases(task: Task) -> tuple[Case, ...]:
         Case(task.problem, task.beta, steps, dtype, "float64", task.device, solver=BITWISE)
         for dtype in BITWISE_DTYPES
         for steps in BITWISE_STEPS
-        if task.problem in BITWISE_PROBLEMS and has_bitwise_form(task.beta)
+        if task.problem in BITWISE_PROBLEMS and has_bitwise_form(task.beta) and _stays_in_range(task)
     ]
     return (*floating, *integer)
+
+
+def _stays_in_range(task: Task) -> bool:
+    """Whether a linear map converges: states that grow for 32 steps leave every range of integers, and are refused."""
+    eigenvalues = get_problem(task.problem).eigenvalues
+    return eigenvalues is None or float(spectral_rate(torch.from_numpy(eigenvalues), task.beta).max()) < 1
 
 
 def curve_steps(profile: str) -> tuple[int, ...]:
@@ -192,7 +201,7 @@ def checks_for(case: Case) -> tuple[str, ...]:
 def _bitwise_checks(case: Case) -> tuple[str, ...]:
     if case.num_steps != PROBE_STEPS:
         return _BITWISE
-    found = [*_BITWISE, "forward", "gradient", "relative-to-unrolled"]
+    found = [*_BITWISE, "forward", "gradient", "relative-to-unrolled", "rounding-bound"]
     if case.dtype == "float64":
         found += [*_FLOAT64, "bitwise-refusals"]
         # In narrower dtypes the first steps need no tape, and only where m is a power of two are bits whole.

@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from revdeq import Reversible, ReversibleAdjoint, solve
+from verify.case import BITWISE, Case
+from verify.checks import Trial, measure
 from verify.error_bounds import error_bounds
 from verify.problems import get_problem
 from verify.reference import difference, n_step
+from verify.subject import RevdeqSubject
 
 
 ROUNDOFFS = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}
@@ -68,6 +71,29 @@ def test_no_error_crosses_its_bound_over_many_steps(name, beta):
         for num_steps in (1, 2, 8, 16, 32):
             for leaf, share in shares(name, beta, num_steps, dtype, state_dtype).items():
                 assert share <= 1, (leaf, dtype, num_steps)
+
+
+def integer_shares(name: str, beta: float, num_steps: int, dtype: str) -> list[float]:
+    trial = Trial(Case(name, beta, num_steps, dtype, solver=BITWISE), RevdeqSubject(), get_problem(name))
+    return [float(row.measured or 0.0) for row in measure("rounding-bound", trial)]
+
+
+@pytest.mark.parametrize("name", ["affine-real", "affine-general", "dense-tanh"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(("beta", "num_steps"), [(0.5, 1), (0.75, 4), (0.8, 8)])
+def test_no_error_of_integer_states_crosses_its_bound(name, dtype, beta, num_steps):
+    found = integer_shares(name, beta, num_steps, dtype)
+    assert found
+    assert max(found) <= 1
+
+
+def test_the_bound_of_integer_states_does_not_grow_as_reversal_would():
+    problem = get_problem("affine-general")
+    formats = {"unit_roundoff_state": 2.0**-53, "unit_roundoff_function": 2.0**-53}
+    floating = error_bounds(problem, 0.8, 24, **formats)
+    integer = error_bounds(problem, 0.8, 24, **formats, arithmetic="bitwise")
+    assert integer.gradient["args.W"] < 1e-6 * floating.gradient["args.W"]
+    assert integer.rebuilt_z[0] < 1e-12
 
 
 def test_the_bounds_are_within_two_powers_of_ten_of_the_errors_of_one_step():

@@ -37,6 +37,7 @@ def check_rounding_bound(trial: Trial) -> list[Measurement]:
         case.num_steps,
         unit_roundoff_state=case.state_unit_roundoff,
         unit_roundoff_function=case.unit_roundoff,
+        arithmetic=case.arithmetic,
     )
     seen = trial.observe("reversible")
     exact = trial.references.n_step(problem, case.beta, case.num_steps)
