@@ -72,7 +72,15 @@ def to_svg(figure: Figure) -> str:
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r' (?:xmlns(?::xlink)?)="[^"]*"', "", text)
     width = round(figure.get_figwidth() * _PIXELS)
-    text = re.sub(r'<svg width="[^"]*" height="[^"]*"', f'<svg role="img" style="max-width: {width}px"', text, count=1)
-    text = text.replace("'DejaVu Sans'", FONT_STACK)
+    style = f"max-width: {width}px; font-family: {FONT_STACK}"
+    # Said once, for every text inherits it; and a hundredth of a point is finer than any screen.
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+    text = re.sub(r'<svg width="[^"]*" height="[^"]*"', f'<svg role="img" style="{style}"', text, count=1)
+    text = re.sub(r' (?:d|x|y|transform|points)="[^"]*"', _shorter, text)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     return re.sub(r"\n\s*", "\n", text).strip()
+
+
+def _shorter(attribute: re.Match[str]) -> str:
+    """An attribute of coordinates with two decimals."""
+    return re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), attribute[0])

@@ -44,6 +44,15 @@ def test_figure_is_one_svg_with_labelled_axes_and_legend(synthetic_run, draw, na
     assert "id=" not in re.sub(r'id="[a-zA-Z][0-9a-f_]+"', "", first.svg)
 
 
+def test_figure_says_its_fonts_once_and_no_coordinate_to_more_than_two_decimals(synthetic_run):
+    svg = convergence(lines_named(synthetic_run, "convergence"), name="a", caption="c").svg
+    assert svg.count("font-family") == 1
+    assert not re.search(r' (?:d|x|y|transform)="[^"]*\d\.\d{3}', svg)
+    # Numbers that are read are left alone.
+    curve = replace(lines_named(synthetic_run, "convergence")[0], problem="0.12345")
+    assert "0.12345" in convergence([curve], name="a", caption="c").svg
+
+
 def test_figure_says_that_there_is_a_nan(synthetic_run):
     curves = lines_named(synthetic_run, "convergence")
     assert "NaN or infinite" not in convergence(curves, name="a", caption="c").svg
