@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from verify.census import CENSUS_VALUES
 from verify.envelope import CAP, envelope_frame
 from verify.problems import get_problem
 from verify.profiles import PAPER
@@ -181,3 +182,8 @@ def test_norm_of_an_overflowed_gradient_is_still_a_number():
     assert norm(np.array([3e200, 4e200])) == pytest.approx(5e200)
     assert norm(np.zeros(2)) == 0.0
     assert math.isnan(norm(np.array([1.0, math.nan])))
+
+
+def test_values_of_the_census_have_names_of_their_own():
+    names = {c.problem for c in census_curves((*CENSUS_VALUES, 0.7), (0.5,)) if c.dtype == "float16"}
+    assert names == {"f = 0", "f = 1", "f = -1", "f = 0.7", "f = 3", "f = -100", "f = 0.00098"}

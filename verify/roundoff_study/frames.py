@@ -146,7 +146,7 @@ def census_curves(values: Sequence[float], betas: Sequence[float] = CENSUS_BETAS
         for name, y_name, y, predicted in columns:
             yield Curve(
                 name=name,
-                problem=f"f = {value:.2g}",
+                problem=f"f = {float(f'{value:.2g}'):g}",
                 solver="reversible",
                 adjoint=arithmetic,
                 dtype=dtype,
