@@ -23,7 +23,7 @@ from revdeq.arithmetic.floating import scaled
 from revdeq.function import Function, Replay, vjp
 from revdeq.half_step import HalfStepUndone
 from revdeq.narrowing import narrow
-from revdeq.reads import Reach, Substituted
+from revdeq.reads import Reach, Substituted, version
 from revdeq.residual import per_sample
 from revdeq.solution import GradientError
 from revdeq.tree import Leaves, Structure, Tree, flatten, unflatten
@@ -74,8 +74,10 @@ class CompiledFunction(Function):
         return CompiledReplay(self, arg_tensors, captured_needed)
 
     def _run(self, compiled: Callable[..., Any], at: Leaves, more: tuple[Any, ...]) -> Any:
+        versions = [version(x) for x in at]
         with _reading() as read:
             tree, *found = self._called(compiled, at, more)
+        self._refuse_changed(at, versions)
         value = self._checked(tree)
         if not self._started:
             self._started = True

@@ -273,13 +273,16 @@ class Function:
         else:
             with mode:
                 value = self.function(tree, args)
+        self._refuse_changed(z, versions)
+        return self._checked(value)
+
+    def _refuse_changed(self, z: Leaves, versions: Sequence[int]) -> None:
         for i, (x, before) in enumerate(zip(z, versions, strict=True)):
             if version(x) != before:
                 raise ValueError(
                     f"function changed its input z in place (leaf {self._name(i)}); it must leave z as it is, "
                     "so use the out-of-place form of the operation."
                 )
-        return self._checked(value)
 
     def _name(self, index: int) -> str:
         return leaf_names(unflatten(self.z0, self.structure), "z0")[index]

@@ -160,6 +160,18 @@ def test_running_statistics_are_refused_when_compiled() -> None:
         )
 
 
+def test_function_that_changes_its_input_is_refused_when_compiled() -> None:
+    z0 = torch.full((3, 4), 0.25, dtype=torch.float64)
+    with pytest.raises(ValueError, match="function changed its input z in place"):
+        solve(
+            lambda z, args: z.mul_(0.5),
+            z0,
+            solver=Reversible(0.6, compile=True),
+            adjoint=ReversibleAdjoint(),
+            max_steps=2,
+        )
+
+
 def test_wrong_shape_is_said_as_without_compilation() -> None:
     with pytest.raises(ValueError, match=r"function returned shape \(3, 1\)"):
         solved(lambda z, args: z.sum(dim=-1, keepdim=True))
