@@ -14,10 +14,10 @@ NOTE [What was measured]
 Over `study_cases` (dense, convolution and attention cells, a Jordan block, a complex spectrum; beta .5, .8, 1.25; 2
 to 8 steps; nine pairs of formats, integer states among them; CPU) every R was at most 2.6, and every R that is not 0 at
 least .018 (but for states rebuilt wider than f, whose scale is one rounding to f's dtype that they do not take), with
-medians from .3 to .9, so the threshold of 10 leaves a factor of nearly 4. C for sums over steps (args): medians .03 (complex spectrum),
-.06 (dense tanh), .09 (convolution, Jordan block), .31 (dense softplus), .46 (attention); nine in ten below 1.4, none
-above 3.0 but for the Jordan block (42), whose powers exceed those of its eigenvalue. The gradient of z0, which is no
-sum over steps, exceeds the twin by up to 264.
+medians from .3 to .9, so the threshold of 10 leaves a factor of nearly 4.
+C for sums over steps (args): medians .03 (complex spectrum), .06 (dense tanh), .09 (convolution, Jordan block), .31
+(dense softplus), .46 (attention); nine in ten below 1.4, none above 3.0 but for the Jordan block (42), whose powers
+exceed those of its eigenvalue. The gradient of z0, which is no sum over steps, exceeds the twin by up to 264.
 """
 
 from __future__ import annotations
