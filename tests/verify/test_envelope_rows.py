@@ -1,11 +1,13 @@
 """The envelope in the gate: the control lies on it, and what is narrower or stored does not."""
 
 import pytest
+import torch
 
 from verify.checks.envelope import ENVELOPE, SETTINGS, envelope_case, measure_envelope
 from verify.gate import judge_row
 from verify.planted.base import Honest
 from verify.planted.precision import StatesNarrowed, StatesStored
+from verify.planted.state import GradModeLeftOff, RandomStateAdvanced
 from verify.sweep import run
 
 
@@ -32,6 +34,14 @@ def test_a_subject_that_raises_fails_its_row():
     rows = measure_envelope(Raises(), cases=1)
     assert [row.status for row in rows] == ["failed"]
     assert "not to my liking" in rows[0].reason
+
+
+def test_what_a_subject_leaves_switched_or_advanced_is_put_back():
+    random = torch.get_rng_state()
+    for fault in (GradModeLeftOff, RandomStateAdvanced):
+        measure_envelope(fault(), cases=2)
+        assert torch.is_grad_enabled()
+        assert torch.equal(torch.get_rng_state(), random)
 
 
 def test_a_row_is_measured_again_by_its_case_id(tmp_path):

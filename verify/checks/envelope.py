@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from functools import cache
 
+import torch
+
 from verify.case import BITWISE, Case
 from verify.checks.trial import replay_command
 from verify.criteria import CRITERIA
@@ -73,8 +75,13 @@ def measure_envelope(
     rows: list[Measurement] = []
     for kind, k, beta, dtype, state_dtype in SETTINGS[:cases]:
         case = envelope_case(kind, k, beta, dtype, state_dtype, device)
-        if only in (None, case):
+        if only not in (None, case):
+            continue
+        random = torch.get_rng_state()
+        # What a subject leaves switched or advanced is its own fault, and not to be the next one's.
+        with torch.enable_grad():
             rows += _rows(subject, case, kind, k, state_dtype, options)
+        torch.set_rng_state(random)
     return rows
 
 
