@@ -173,7 +173,10 @@ def _table(predicted: Sequence[Curve], constant: float, kinds: Sequence[str]) ->
         rows.append((name, _kind(curve), *(_cell(steps[beta]) if beta in steps else ABSENT for beta in betas)))
     shown = [("" if place and rows[place - 1][0] == row[0] else row[0], *row[1:]) for place, row in enumerate(rows)]
     columns = ("precision", "eigenvalues", *(f"beta {beta:g}" for beta in betas))
-    caption = f"The greatest number of steps that the model allows at k = {constant:g}; a star: the iteration diverges."
+    caption = (
+        f"The greatest number of steps that the model allows at k = {constant:g}; a star: the iteration diverges; a "
+        "dash: the beta has no bitwise form."
+    )
     return Grid(caption, columns, tuple(shown), (), frozenset(range(2, len(columns))))
 
 
