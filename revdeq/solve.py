@@ -52,7 +52,8 @@ def solve(
         The solution; z1 and y1 have the structure and dtypes of z0.
 
     Raises:
-        TypeError, ValueError: an argument, or what function returns, is not as said above.
+        TypeError, ValueError: an argument, or what function returns, is not as said above; the solver compiles half
+            steps that the adjoint cannot differentiate; throw is true where how the solve went cannot be read.
         SolveError: the solve failed and throw is true; its `result` says how.
         GradientError: a gradient would be lost or cannot be computed with this adjoint.
     """
@@ -70,6 +71,8 @@ def solve(
             f"{solver!r} compiles f into half steps that {adjoint!r} cannot differentiate; use ReversibleAdjoint, or "
             "give compile=False and, if you like, torch.compile(function) as the function."
         )
+    if not isinstance(throw, bool):
+        raise TypeError(f"throw is {throw!r}; it must be True or False.")
     stopping = Stopping(max_steps, rtol, atol)
     return _solve_untraced(function, z0, args, solver, adjoint, stopping, throw)
 

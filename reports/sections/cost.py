@@ -48,7 +48,8 @@ def _counts(rows: Sequence[Measurement]) -> Block:
     groups: dict[tuple[str, str, str, int], list[Measurement]] = {}
     for row in rows:
         if row.evaluations is not None and row.num_steps:
-            key = (row.adjoint or "forward only", row.device, precision(row.dtype, row.state_dtype), row.num_steps)
+            name = precision(row.dtype, row.state_dtype, row.solver)
+            key = (row.adjoint or "forward only", row.device, name, row.num_steps)
             groups.setdefault(key, []).append(row)
     if not groups:
         return Notice("bad", "No evaluations of f were counted.")

@@ -40,6 +40,12 @@ def test_beta_that_cannot_be_is_refused(beta: Any, error: type[Exception], messa
         Reversible(beta)
 
 
+@pytest.mark.parametrize("throw", [1, None, "no"])
+def test_throw_that_is_no_bool_is_refused(throw: Any):
+    with pytest.raises(TypeError, match=r"throw is .+; it must be True or False"):
+        attempt(throw=throw)
+
+
 def test_plain_iteration_is_allowed_where_nothing_is_reversed():
     assert repr(Relaxed(1.0)).startswith("Relaxed(beta=1.0")
     for beta in (0.0, 2.0, math.nan):
