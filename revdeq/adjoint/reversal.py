@@ -96,12 +96,14 @@ def reverse(
             active = None if num_steps is None else num_steps > n
             beta_y, beta_z = solver.betas(n)
             lost_y, lost_z = lost[2 * n : 2 * n + 2] or (None, None)
-            value, z, y = _undone(solver, replay, totals, z, y, solver.values(y.state), beta_z, lost_z, active)
+            # The final states are saved for another backward pass, and what is selected from is needed twice.
+            ours = n < last - 1 and active is None
+            value, z, y = _undone(solver, replay, totals, z, y, solver.values(y.state), beta_z, lost_z, active, ours)
             if repeated and n == last - 1:
                 first = (masked(active, value), masked(active, repeated))
             # Integers stand for a rounded z0, but the forward pass evaluated f at z0 itself.
             at = z0 if n == 0 and solver.repeats else solver.values(z.state)
-            _, y, z = _undone(solver, replay, totals, y, z, at, beta_y, lost_y, active)
+            _, y, z = _undone(solver, replay, totals, y, z, at, beta_y, lost_y, active, ours)
     return Reversed(
         tuple(u + v for u, v in zip(y.cotangent, z.cotangent, strict=True)),
         totals.sums(),
@@ -128,6 +130,7 @@ def _undone(
     beta: Beta,
     lost: Entry | None,
     active: torch.Tensor | None,
+    ours: bool,
 ) -> tuple[Leaves, _Side, _Side]:
     """Undo the half step in which f at `at`, the state of `other`, moved `moved`; see NOTE [One reversed half step].
 
@@ -141,7 +144,7 @@ def _undone(
         before = _select(active, undone.state, moved.state), _select(active, undone.moved, moved.cotangent)
         return undone.value, _Side(*before), _Side(other.state, undone.other)
     f = replay.linearise(at)
-    state = _select(active, solver.undo_half_step(moved.state, f.value, lost, beta), moved.state)
+    state = _select(active, solver.undo_half_step(moved.state, f.value, lost, beta, ours=ours), moved.state)
     to_other, to_inputs = f.pull_back(masked(active, tuple(scaled(p, beta) for p in moved.cotangent)))
     totals.add(to_inputs)
     for q, part in zip(other.cotangent, to_other, strict=True):

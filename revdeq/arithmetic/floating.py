@@ -19,29 +19,34 @@ def scaled(leaf: torch.Tensor, factor: float | torch.Tensor) -> torch.Tensor:
     return leaf.mul(factor)
 
 
-def half_step(state: torch.Tensor, value: torch.Tensor, beta: float | torch.Tensor) -> torch.Tensor:
+def half_step(
+    state: torch.Tensor, value: torch.Tensor, beta: float | torch.Tensor, *, in_place: bool = False
+) -> torch.Tensor:
     """Return `(1 - beta) state + beta value`, one relaxed half step.
 
     Args:
         state: tensor in the state dtype.
         value: f at the other state; the same shape, in the state dtype or a narrower one, which is widened exactly.
         beta: relaxation parameter, or a tensor with one entry a sample.
+        in_place: whether the state may be overwritten, which saves a pass over fresh memory.
 
     Returns:
-        A new tensor in the state dtype.
+        A tensor in the state dtype.
 
     References:
         McCallum, Arora, Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917, equation of the forward pass.
     """
     if isinstance(beta, torch.Tensor):
         return (state * per_sample(1.0 - beta, state) + value * per_sample(beta, value)).to(state.dtype)
-    kept = state.mul(1.0 - beta)
+    kept = state.mul_(1.0 - beta) if in_place else state.mul(1.0 - beta)
     if peek_interpreter_stack():
         return kept.add(value, alpha=beta)  # under vmap the value may be batched where the state is not
     return kept.add_(value, alpha=beta)
 
 
-def undo_half_step(state: torch.Tensor, value: torch.Tensor, beta: float | torch.Tensor) -> torch.Tensor:
+def undo_half_step(
+    state: torch.Tensor, value: torch.Tensor, beta: float | torch.Tensor, *, in_place: bool = False
+) -> torch.Tensor:
     """Return `(state - beta value) / (1 - beta)`, the state from which `half_step` with the same value came.
 
     The division multiplies every rounding error so far by 1 / |1 - beta|: see `Health.reconstruction_error`.
@@ -50,13 +55,15 @@ def undo_half_step(state: torch.Tensor, value: torch.Tensor, beta: float | torch
         state: tensor in the state dtype.
         value: the very value that the half step added.
         beta: relaxation parameter, not 1, or a tensor with one entry a sample.
+        in_place: whether the state may be overwritten, which saves a pass over fresh memory.
 
     Returns:
-        A new tensor in the state dtype.
+        A tensor in the state dtype.
     """
     if isinstance(beta, torch.Tensor):
         return ((state - value * per_sample(beta, value)) / per_sample(1.0 - beta, state)).to(state.dtype)
-    return state.sub(value, alpha=beta).div_(1.0 - beta)
+    moved = state.sub_(value, alpha=beta) if in_place else state.sub(value, alpha=beta)
+    return moved.div_(1.0 - beta)
 
 
 class Floating(Arithmetic):

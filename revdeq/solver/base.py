@@ -72,7 +72,7 @@ class Solver(ABC):
 
         Args:
             f: evaluates the function.
-            state: the state before the step; it is not changed.
+            state: the state before the step; after step 0 it may be changed, so the caller must not need it any more.
             n: index of the step, from 0.
         """
         return self.step(f, state, f(self.estimate(state)), n)

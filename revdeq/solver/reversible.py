@@ -2,10 +2,11 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal, NamedTuple, cast
 
 import torch
+from torch._C._functorch import peek_interpreter_stack
 
 from revdeq.arithmetic.base import Arithmetic, LeafState
 from revdeq.arithmetic.bitwise import Bitwise
@@ -212,12 +213,19 @@ class Reversible(Solver):
         return Coupled(y, z, tuple(tape.push(lost_y).push(lost_z) for tape in state.tape), pace)
 
     def advance(self, f: Evaluate, state: Coupled, n: int) -> Coupled:
-        """Return the state after step n, by compiled half steps where it is to compile."""
-        if not self.compile or state.pace:
+        """Return the state after step n: by compiled half steps, or in place where no graph holds on to the states."""
+        if state.pace or not isinstance(self.arithmetic, Floating):
             return super().advance(f, state, n)
-        steps, (beta_y, beta_z) = cast(HalfSteps, f), self.betas(n)
-        y = steps.half_step(state.y, state.z, beta_y)
-        return state._replace(y=y, z=steps.half_step(state.z, y, beta_z))
+        beta_y, beta_z = self.betas(n)
+        if self.compile:
+            steps = cast(HalfSteps, f)
+            y = steps.half_step(state.y, state.z, beta_y)
+            return state._replace(y=y, z=steps.half_step(state.z, y, beta_z))
+        # The first step makes states that are ours: before it they may be z0 itself.
+        ours = n > 0 and not torch.is_grad_enabled() and not peek_interpreter_stack()
+        y = tuple(half_step(s, v, beta_y, in_place=ours and unseen(s, v)) for s, v in _pairs(state.y, f(state.z)))
+        z = tuple(half_step(s, v, beta_z, in_place=ours and unseen(s, v)) for s, v in _pairs(state.z, f(y)))
+        return state._replace(y=y, z=z)
 
     def estimate(self, state: Coupled) -> Leaves:
         """Return z."""
@@ -289,7 +297,7 @@ class Reversible(Solver):
         return tuple(state for state, _ in taken), tuple(lost for _, lost in taken)
 
     def undo_half_step(
-        self, states: tuple[LeafState, ...], values: Leaves, lost: Entry | None, beta: Beta
+        self, states: tuple[LeafState, ...], values: Leaves, lost: Entry | None, beta: Beta, *, ours: bool = False
     ) -> tuple[LeafState, ...]:
         """Return one of the two states as it was before a half step.
 
@@ -298,7 +306,10 @@ class Reversible(Solver):
             values: f at the other state.
             lost: what the tape says the half step lost.
             beta: the relaxation parameter that it had.
+            ours: whether nobody else needs `states`, so that they may be overwritten.
         """
+        if ours and isinstance(self.arithmetic, Floating):
+            return tuple(undo_half_step(s, v, beta, in_place=unseen(s, v)) for s, v in _pairs(states, values))
         if isinstance(beta, torch.Tensor):
             return tuple(undo_half_step(s, v, beta) for s, v in zip(states, values, strict=True))
         remainders = (None,) * len(states) if lost is None else lost
@@ -306,6 +317,21 @@ class Reversible(Solver):
             self.arithmetic.undo_half_step(state, value, beta, remainder)
             for state, value, remainder in zip(states, values, remainders, strict=True)
         )
+
+
+def unseen(state: torch.Tensor, value: torch.Tensor) -> bool:
+    """Return whether f never sees this very tensor, but a copy in its own dtype, which it may keep.
+
+    Args:
+        state: one leaf, in the state dtype.
+        value: the same leaf of f.
+    """
+    # Under autocast the dtype of the value is not that of z0.
+    return state.dtype != value.dtype and not torch.is_autocast_enabled(state.device.type)
+
+
+def _pairs(states: tuple[LeafState, ...], values: Leaves) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    return zip(states, values, strict=True)
 
 
 def _arithmetic(given: object, state_dtype: torch.dtype | None) -> Arithmetic:
