@@ -18,7 +18,13 @@ def plan(
         Literal["any", "real", "imaginary"], typer.Option(help="what is known of the eigenvalues of df/dz")
     ] = "any",
     dtype: Annotated[Precision, typer.Option(help="dtype of f and of z0")] = "float32",
-    state_dtype: Annotated[Precision, typer.Option(help="dtype of the coupled states")] = "float64",
+    state_dtype: Annotated[
+        Precision | None, typer.Option(help="dtype of the coupled states, float64 if not said; rules out bitwise")
+    ] = None,
+    arithmetic: Annotated[
+        Literal["floating", "bitwise"] | None,
+        typer.Option(help="of the states; if not said, bitwise where only it will do"),
+    ] = None,
     gradient_error: Annotated[float, typer.Option(help="relative error that is wished")] = 1e-3,
     target: Annotated[
         Literal["fixed-point", "n-step"], typer.Option(help="the gradient that is meant; n-step needs --steps")
@@ -38,7 +44,8 @@ def plan(
             contraction_constant,
             spectrum=spectrum,
             dtype=getattr(torch, dtype),
-            state_dtype=getattr(torch, state_dtype),
+            state_dtype=None if state_dtype is None else getattr(torch, state_dtype),
+            arithmetic=arithmetic,
             gradient_error=gradient_error,
             target=target,
             beta=beta,

@@ -80,8 +80,9 @@ def final_leaves(leaves: Leaves, outcome: Outcome, f: Function) -> Leaves:
 
 
 def broken_samples(outcome: Outcome) -> torch.Tensor:
-    """Return, per sample, whether the state or a value of f was not finite: a bool tensor."""
-    return outcome.sample_results == Result.NONFINITE.code
+    """Return, per sample, whether the state or a value of f was not finite or left its range: a bool tensor."""
+    results = outcome.sample_results
+    return (results == Result.NONFINITE.code) | (results == Result.OUT_OF_RANGE.code)
 
 
 def refuse_dependence(broken: torch.Tensor, cotangents: Sequence[torch.Tensor | None]) -> None:
@@ -98,8 +99,8 @@ def refuse_dependence(broken: torch.Tensor, cotangents: Sequence[torch.Tensor | 
     if any(bool((c != 0).any()) for c in masked(broken, present)):
         samples = broken.reshape(-1).nonzero().reshape(-1).tolist()
         raise GradientError(
-            f"sample {', '.join(map(str, samples[:8]))} is not finite and the loss depends on it, so the gradient is "
-            "not finite either; leave it out of the loss (see Solution.sample_results), or out of the batch."
+            f"sample {', '.join(map(str, samples[:8]))} is not finite, or left its range, and the loss depends on it, "
+            "which has no gradient then; leave it out of the loss (see Solution.sample_results), or out of the batch."
         )
 
 
