@@ -23,7 +23,7 @@ def plan(
     ] = None,
     arithmetic: Annotated[
         Literal["floating", "bitwise"] | None,
-        typer.Option(help="of the states; if not said, bitwise where only it will do"),
+        typer.Option(help="of the states; if not said, bitwise where it must be"),
     ] = None,
     gradient_error: Annotated[float, typer.Option(help="relative error that is wished")] = 1e-3,
     target: Annotated[
