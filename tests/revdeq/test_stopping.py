@@ -268,9 +268,7 @@ def test_loss_that_depends_on_a_broken_sample_raises(adjoint: Any, options: dict
     with pytest.raises(GradientError):
         found.z1.sum().backward()
     if isinstance(adjoint, ReversibleAdjoint):
-        with pytest.raises(
-            GradientError, match="sample 2 is not finite, or left its range"
-        ):
+        with pytest.raises(GradientError, match="sample 2 is not finite, or left its range"):
             run(args, adjoint, function=broken, **options).z1.sum().backward()
 
 
