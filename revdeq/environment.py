@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import backends
+from torch.amp.autocast_mode import is_autocast_available
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,16 @@ _SWITCHES: tuple[_Switch, ...] = (
 )
 
 
+def autocasting(device_type: str) -> bool:
+    """Return whether autocast is on for a kind of device; the meta device, for one, has none."""
+    return is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def without_autocast(device_type: str) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which autocast is off for a kind of device."""
+    return torch.autocast(device_type, enabled=False) if autocasting(device_type) else contextlib.nullcontext()
+
+
 @dataclass(frozen=True)
 class Flags:
     """The switches that change what an operation computes: autocast (per thread), the others (per process)."""
@@ -134,10 +145,14 @@ class Flags:
         """Record the switches as they stand.
 
         Args:
-            device_types: such as ("cpu", "cuda"); those whose autocast counts.
+            device_types: such as ("cpu", "cuda"); those whose autocast counts, where they have one.
         """
         return Flags(
-            tuple((d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in device_types),
+            tuple(
+                (d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d))
+                for d in device_types
+                if is_autocast_available(d)
+            ),
             tuple(switch.read() for switch in _SWITCHES),
         )
 

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from revdeq.environment import without_autocast
 from revdeq.nn.arguments import validated_dtype
 from revdeq.solver.parameters import validated_count, validated_number
 
@@ -69,7 +70,7 @@ class Monotone(nn.Module):
 
     def split(self, args: torch.Tensor, step_size: float) -> "MonotoneSplitting":
         """Return the splitting for the input x = args, with I + alpha (I - W) factored."""
-        with torch.autocast(args.device.type, enabled=False):
+        with without_autocast(args.device.type):
             # Factorisations have no 16-bit kernels.
             wide = torch.promote_types(self.A.dtype, torch.float32)
             a, b = self.A.to(wide), self.B.to(wide)

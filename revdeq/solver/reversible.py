@@ -12,6 +12,7 @@ from revdeq.arithmetic.base import Arithmetic, LeafState
 from revdeq.arithmetic.bitwise import Bitwise
 from revdeq.arithmetic.floating import Floating, half_step, undo_half_step
 from revdeq.arithmetic.tape import Entry, Tape
+from revdeq.environment import autocasting
 from revdeq.function import Function
 from revdeq.half_step import HalfSteps
 from revdeq.residual import sample_shape
@@ -327,7 +328,7 @@ def unseen(state: torch.Tensor, value: torch.Tensor) -> bool:
         value: the same leaf of f.
     """
     # Under autocast the dtype of the value is not that of z0.
-    return state.dtype != value.dtype and not torch.is_autocast_enabled(state.device.type)
+    return state.dtype != value.dtype and not autocasting(state.device.type)
 
 
 def _pairs(states: tuple[LeafState, ...], values: Leaves) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

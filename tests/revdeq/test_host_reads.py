@@ -87,6 +87,22 @@ def test_reads_of_a_backward_pass_do_not_grow_with_the_steps(
     assert 0 < few[1] == many[1]
 
 
+@pytest.mark.parametrize("solver", [*SOLVERS, Reversible("adaptive")], ids=repr)
+@pytest.mark.parametrize("adjoint", [*KEEP_A_GRAPH, PhantomAdjoint(2), ReversibleAdjoint(), IMPLICIT], ids=repr)
+def test_fixed_steps_need_no_data_at_all(solver: Any, adjoint: Any):
+    # A tensor on the meta device has none: reading a value raises, and so does a tensor made on another device.
+    if isinstance(adjoint, ReversibleAdjoint) and not isinstance(solver, Reversible):
+        solver = Reversible(((0.5, 0.7),) * 4)
+    with torch.device("meta"):
+        cell, x = Monotone(4, 3), torch.randn(2, 3, requires_grad=True)
+        z0 = cell.start(x)
+    found = solve(cell, z0, x, solver=solver, adjoint=adjoint, max_steps=4, throw=False)
+    assert found.z1.device.type == found.num_steps.device.type == found.sample_results.device.type == "meta"
+    if adjoint in KEEP_A_GRAPH:
+        (grad,) = torch.autograd.grad(found.z1.sum(), x)
+        assert grad.device.type == "meta"
+
+
 def test_what_reads_is_refused_while_a_graph_is_captured(monkeypatch: pytest.MonkeyPatch):
     cell, x = Monotone(4, 3), torch.randn(2, 3, requires_grad=True)
 
