@@ -89,7 +89,7 @@ def test_no_error_of_integer_states_crosses_its_bound(name, dtype, beta, num_ste
 
 def test_the_bound_of_integer_states_does_not_grow_as_reversal_would():
     problem = get_problem("affine-general")
-    formats = {"unit_roundoff_state": 2.0**-53, "unit_roundoff_function": 2.0**-53}
+    formats: dict[str, Any] = {"unit_roundoff_state": 2.0**-53, "unit_roundoff_function": 2.0**-53}
     floating = error_bounds(problem, 0.8, 24, **formats)
     integer = error_bounds(problem, 0.8, 24, **formats, arithmetic="bitwise")
     assert integer.gradient["args.W"] < 1e-6 * floating.gradient["args.W"]
