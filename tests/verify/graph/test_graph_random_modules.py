@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 from flint import arb
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, reject, settings
 from torch import nn
 from torch.nn import functional as F
 
-from verify.reference.arithmetic import Multiprecision
+from verify.reference.arithmetic import Multiprecision, Undecided
 from verify.reference.arithmetic.balls import Balls
 from verify.reference.arithmetic.jets import Jets
 from verify.reference.arithmetic.precision import flint_precision
@@ -109,7 +109,10 @@ def check(names: list[str], seed: int) -> None:
     fixed = {name: values for name, values in arrays.items() if name != "z0"}
     at = {"z0": z.numpy(), "cotangent": cotangent}
     balls, digits = Balls(130), Multiprecision(80)
-    enclosed = Program(traced.vjp, balls, fixed)(at)
+    try:
+        enclosed = Program(traced.vjp, balls, fixed)(at)
+    except Undecided:
+        reject()  # a tie, such as the maximum of equal averages, on which balls rightly do not decide
     enclosed["f"] = Program(traced.forward, balls, fixed)({"z0": z.numpy()})["z0"]
     forward = Program(traced.forward, digits, fixed)
     computed = Program(traced.vjp, digits, fixed)(at)
