@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from matplotlib.artist import Artist
 from matplotlib.lines import Line2D
 
 from reports.content import Drawing
+from reports.figures.histogram import RatioBins
 from reports.figures.key import precision_order
 from reports.figures.panels import WIDTH, axis_labels, grid, legend
-from reports.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, precision_line
+from reports.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
 from reports.figures.svg import drawing, to_svg
 
 
@@ -42,23 +42,17 @@ def ratio_histogram(
         caption: what the reader sees.
     """
     precisions = precision_order(groups)
-    edges = [_LOW + _BIN * place for place in range(round((_HIGH - _LOW) / _BIN) + 1)]
+    bins = RatioBins(math.log10, _LOW, _HIGH, _BIN, precisions, _COLOURS)
     with drawing(name):
-        entries: list[tuple[Artist, str]] = [
-            (Line2D([], [], color=_COLOURS[place % len(_COLOURS)], linestyle=precision_line(kind)), kind)
-            for place, kind in enumerate(precisions)
-        ]
+        entries = bins.entries()
         entries.append((Line2D([], [], color=VERMILLION, linewidth=2.0), f"limit, R = {limit:g}"))
         entries.append((Line2D([], [], color=VERMILLION, linewidth=1.0, linestyle="--"), f"hard ceiling, {ceiling:g}"))
         # One panel of half the width has one column of the legend; at full width there are four.
         figure, (axes,) = grid(1, columns=1, panel_height=3.1, entries=math.ceil(len(entries) / 4))
         figure.set_size_inches(WIDTH, figure.get_size_inches()[1])
         figure.subplots_adjust(left=0.07, right=0.99)
-        for place, kind in enumerate(precisions):
-            axes.hist(
-                [_place(value) for value in groups[kind]], bins=edges, histtype="step", linewidth=1.5,
-                color=_COLOURS[place % len(_COLOURS)], linestyle=precision_line(kind),
-            )  # fmt: skip
+        for kind in precisions:
+            bins.draw(axes, kind, groups[kind])
         axes.axvline(math.log10(limit), color=VERMILLION, linewidth=2.0)
         axes.axvline(math.log10(ceiling), color=VERMILLION, linewidth=1.0, linestyle="--")
         axes.set_yscale("log")
@@ -69,7 +63,7 @@ def ratio_histogram(
         for place, (value, said) in enumerate(extremes):
             left = value < 1e-1
             axes.annotate(
-                said, xy=(_place(value), 1.0), xytext=(0.03 if left else 0.99, 0.95 - 0.13 * place),
+                said, xy=(bins.place(value), 1.0), xytext=(0.03 if left else 0.99, 0.95 - 0.13 * place),
                 textcoords="axes fraction", ha="left" if left else "right", va="top", fontsize=7.5,
                 bbox={"boxstyle": "square,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
                 arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.6}, zorder=5.0,
@@ -77,11 +71,3 @@ def ratio_histogram(
         axis_labels(figure, "R = error over the spread that rounding alone gives", "rows (count)")
         legend(figure, entries)
         return Drawing(name, to_svg(figure), caption)
-
-
-def _place(value: float) -> float:
-    if not math.isfinite(value):
-        return _HIGH - _BIN / 2.0
-    if value <= 0.0:
-        return _LOW + _BIN / 2.0
-    return min(max(math.log10(value), _LOW + _BIN / 2.0), _HIGH - _BIN / 2.0)
