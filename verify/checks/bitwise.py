@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from verify.checks.counts import STEPS, kept_bytes
 from verify.checks.observation import bind, same_bits
+from verify.checks.refusal import refused_row
 from verify.checks.trial import Trial, cost
 from verify.result import Measurement
 from verify.subject import Adjoint
@@ -133,23 +135,9 @@ def check_bitwise_refusals(trial: Trial) -> list[Measurement]:
     }
     rows: list[Measurement] = []
     for leaf, (number, asked_function) in asked.items():
-        accepted, reason = 1.0, "accepted"
-        try:
-            _gradient(trial, asked_function, number)
-        except (ValueError, ArithmeticError, RuntimeError) as error:
-            accepted, reason = (0.0, f"refused: {error}") if str(error) else (1.0, "refused without a word")
-        rows.append(
-            trial.row(
-                "bitwise-refusals",
-                "reversible",
-                leaf=leaf,
-                got=accepted,
-                expected=0.0,
-                measured=accepted,
-                unit="count",
-                reason=reason,
-            )
-        )
+        attempt = partial(_gradient, trial, asked_function, number)
+        errors = (ValueError, ArithmeticError, RuntimeError)
+        rows.append(refused_row(trial, "bitwise-refusals", leaf, attempt, errors))
     return rows
 
 

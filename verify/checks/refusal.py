@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,24 +42,31 @@ def check_refusals(trial: Trial) -> list[Measurement]:
     asked += [(f"num_steps={number}", trial.case.beta, number) for number in NUM_STEPS]
     rows: list[Measurement] = []
     for leaf, beta, number in asked:
-        accepted, reason = 1.0, "accepted"
-        try:
-            _solve(trial, trial.problem.function, beta, number)
-        except (ValueError, TypeError) as error:
-            accepted, reason = (0.0, f"refused: {error}") if str(error) else (1.0, "refused without a word")
-        rows.append(
-            trial.row(
-                "refusals",
-                "reversible",
-                leaf=leaf,
-                got=accepted,
-                expected=0.0,
-                measured=accepted,
-                unit="count",
-                reason=reason,
-            )
-        )
+        attempt = partial(_solve, trial, trial.problem.function, beta, number)
+        rows.append(refused_row(trial, "refusals", leaf, attempt, (ValueError, TypeError)))
     return rows
+
+
+def refused_row(
+    trial: Trial, check: str, leaf: str, attempt: Callable[[], object], errors: tuple[type[Exception], ...]
+) -> Measurement:
+    """Attempt what cannot be right; `measured` is 0 where it is refused with words in it, else 1.
+
+    Args:
+        trial: the case.
+        check: name of the check.
+        leaf: what is asked, in a few words.
+        attempt: asks for it.
+        errors: the kinds of refusal that count; another one is not caught.
+    """
+    accepted, reason = 1.0, "accepted"
+    try:
+        attempt()
+    except errors as error:
+        accepted, reason = (0.0, f"refused: {error}") if str(error) else (1.0, "refused without a word")
+    return trial.row(
+        check, "reversible", leaf=leaf, got=accepted, expected=0.0, measured=accepted, unit="count", reason=reason
+    )
 
 
 def check_errors_surface(trial: Trial) -> list[Measurement]:
