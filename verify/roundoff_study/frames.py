@@ -65,8 +65,8 @@ def envelope_curves(
     for labels, rows in _settings(measured):
         found = rows.query("num_steps > 0")
         if not found.empty:
-            yield _envelope_curve("envelope-measured", labels, ENVELOPE_STEPS, found, "measured_steps", "num_steps")
-            yield _envelope_curve("envelope-error", labels, ENVELOPE_ERROR, found, "measured", "predicted", "tolerance")
+            yield _against_beta("envelope-measured", labels, ENVELOPE_STEPS, found, "measured_steps", "num_steps")
+            yield _against_beta("envelope-error", labels, ENVELOPE_ERROR, found, "measured", "predicted", "tolerance")
 
 
 def _predicted(betas: Sequence[float]) -> Iterator[Curve]:
@@ -82,7 +82,7 @@ def _predicted(betas: Sequence[float]) -> Iterator[Curve]:
         steps[~(np.array(rates) < 1)] = math.nan
         rows = pd.DataFrame({"beta": possible, "num_steps": steps}).sort_values("beta")
         labels = (f"{kind} k={constant:g}", dtype, state_dtype)
-        yield _envelope_curve("envelope-predicted", labels, ENVELOPE_STEPS, rows, "num_steps")
+        yield _against_beta("envelope-predicted", labels, ENVELOPE_STEPS, rows, "num_steps")
 
 
 def _settings(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
@@ -92,7 +92,7 @@ def _settings(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.Da
         yield (f"{kind} k={constant:g}", dtype, state_dtype), rows.sort_values("beta")
 
 
-def _envelope_curve(
+def _against_beta(
     name: str,
     labels: tuple[str, str, str],
     y_name: str,
@@ -100,13 +100,14 @@ def _envelope_curve(
     y: str,
     predicted: str = "",
     band: str = "",
+    adjoint: str = "reversible",
 ) -> Curve:
     problem, dtype, state_dtype = labels
     return Curve(
         name=name,
         problem=problem,
         solver="reversible",
-        adjoint="reversible",
+        adjoint=adjoint,
         dtype=dtype,
         state_dtype=state_dtype,
         device="cpu",
@@ -142,22 +143,9 @@ def census_curves(values: Sequence[float], betas: Sequence[float] = CENSUS_BETAS
     )
     for key, rows in frame.groupby(["dtype", "arithmetic", "value"], sort=False):
         dtype, arithmetic, value = cast("tuple[str, str, float]", key)
-        ordered = rows.sort_values("beta")
+        ordered, labels = rows.sort_values("beta"), (f"f = {float(f'{value:.2g}'):g}", dtype, dtype)
         for name, y_name, y, predicted in columns:
-            yield Curve(
-                name=name,
-                problem=f"f = {float(f'{value:.2g}'):g}",
-                solver="reversible",
-                adjoint=arithmetic,
-                dtype=dtype,
-                state_dtype=dtype,
-                device="cpu",
-                x_name=BETA_NAME,
-                y_name=y_name,
-                x=_column(ordered, "beta"),
-                y=_column(ordered, y),
-                predicted=_column(ordered, predicted) if predicted else None,
-            )
+            yield _against_beta(name, labels, y_name, ordered, y, predicted, adjoint=arithmetic)
 
 
 def _column(rows: pd.DataFrame, name: str) -> tuple[float, ...]:
