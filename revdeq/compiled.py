@@ -42,7 +42,7 @@ class CompiledFunction(Function):
     """
 
     def __init__(self, function: Callable[[Tree, Tree], Tree], z0: Tree, args: Tree) -> None:
-        refuse_old_torch()
+        _refuse_old_torch()
         super().__init__(function, z0, args)
         if Reach.of(function).statistics:
             raise ValueError(
@@ -50,7 +50,7 @@ class CompiledFunction(Function):
                 "or give compile=False."
             )
         self._local = tuple(t.detach().requires_grad_(t.requires_grad) for t in self.arg_tensors)
-        self._local_args = self._with_arg_tensors(self._local)
+        self._map = self.map_of(self._with_arg_tensors(self._local))
 
     def __call__(self, z: Leaves) -> Leaves:
         """Evaluate f once in the forward pass."""
@@ -91,7 +91,7 @@ class CompiledFunction(Function):
 
     def _called(self, compiled: Callable[..., Any], at: Leaves, more: tuple[Any, ...]) -> Any:
         try:
-            return compiled(self.map_of(self._local_args), at, *more)
+            return compiled(self._map, at, *more)
         except TorchDynamoException as error:
             # What is wrong with f without compilation too is said as it is said there.
             self._evaluate(self._narrow(at), self.args)
@@ -154,7 +154,7 @@ class CompiledReplay(Replay):
         return undone
 
 
-def refuse_old_torch() -> None:
+def _refuse_old_torch() -> None:
     """Raise RuntimeError where torch cannot compile a function that takes a VJP."""
     if not hasattr(dynamo_config, "trace_autograd_ops"):
         raise RuntimeError(

@@ -224,8 +224,8 @@ class Reversible(Solver):
             return state._replace(y=y, z=steps.half_step(state.z, y, beta_z))
         # The first step makes states that are ours: before it they may be z0 itself.
         ours = n > 0 and not torch.is_grad_enabled() and not peek_interpreter_stack()
-        y = tuple(half_step(s, v, beta_y, in_place=ours and unseen(s, v)) for s, v in _pairs(state.y, f(state.z)))
-        z = tuple(half_step(s, v, beta_z, in_place=ours and unseen(s, v)) for s, v in _pairs(state.z, f(y)))
+        y = tuple(half_step(s, v, beta_y, in_place=ours and _unseen(s, v)) for s, v in _pairs(state.y, f(state.z)))
+        z = tuple(half_step(s, v, beta_z, in_place=ours and _unseen(s, v)) for s, v in _pairs(state.z, f(y)))
         return state._replace(y=y, z=z)
 
     def estimate(self, state: Coupled) -> Leaves:
@@ -310,7 +310,7 @@ class Reversible(Solver):
             ours: whether nobody else needs `states`, so that they may be overwritten.
         """
         if ours and isinstance(self.arithmetic, Floating):
-            return tuple(undo_half_step(s, v, beta, in_place=unseen(s, v)) for s, v in _pairs(states, values))
+            return tuple(undo_half_step(s, v, beta, in_place=_unseen(s, v)) for s, v in _pairs(states, values))
         if isinstance(beta, torch.Tensor):
             return tuple(undo_half_step(s, v, beta) for s, v in zip(states, values, strict=True))
         remainders = (None,) * len(states) if lost is None else lost
@@ -320,7 +320,7 @@ class Reversible(Solver):
         )
 
 
-def unseen(state: torch.Tensor, value: torch.Tensor) -> bool:
+def _unseen(state: torch.Tensor, value: torch.Tensor) -> bool:
     """Return whether f never sees this very tensor, but a copy in its own dtype, which it may keep.
 
     Args:
