@@ -34,8 +34,8 @@ def test_gradient_that_is_timed_is_that_of_the_certificate(benchmark: Any) -> No
     traced, ops = trace(*benchmark.dense_cell(3, 2)), Multiprecision(60)
     fixed = {name: values for name, values in traced.arrays().items() if name != "z0"}
     weight = np.array([[1.0, -0.5, 2.0], [0.25, 1.0, -1.0]])
-    programs = Program(traced.forward, ops, fixed), Program(traced.vjp, ops, fixed)
-    timed = benchmark.n_step_gradient(*programs, ops.convert(np.zeros((2, 3))), ops.convert(weight), 2)
+    linearised = Program(traced.linearised, ops, fixed)
+    timed = benchmark.n_step_gradient(linearised, ops.convert(np.zeros((2, 3))), ops.convert(weight), 2)
     function = StateMap(traced, 150)
     certified = n_steps(function, 0.5, 2, function.ops.convert(weight.ravel()), function.ops.convert(np.zeros(6)))
     assert set(timed) == set(certified.gradient)

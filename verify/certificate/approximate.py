@@ -47,8 +47,8 @@ class FloatMap:
 
     def jacobian(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """df/dz, one VJP for each row."""
-        state = self._split(z, self._names)
-        rows = [self._pullback({**state, **self._split(row, self._cotangents)}) for row in np.eye(z.size)]
+        pullback = self._pullback.at(self._split(z, self._names))
+        rows = [pullback(self._split(row, self._cotangents)) for row in np.eye(z.size)]
         return np.stack([self._join(row) for row in rows]) if rows else np.zeros((0, 0))
 
 

@@ -36,5 +36,6 @@ def implicit_gradient(function: StateMap, enclosure: Enclosure, cotangent: Array
         if solution is None:
             return None
         parts += solution.entries()
-    gradient = function.pullback(enclosure.solution, filled(parts, cotangent.shape))
+    _, pullback = function.linearised(enclosure.solution)
+    gradient = pullback(filled(parts, cotangent.shape))
     return {name: balls for name, balls in gradient.items() if name not in function.traced.state}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flint import arb
@@ -32,6 +33,8 @@ class Steps:
 def n_steps(function: StateMap, beta: float, num_steps: int, cotangent_z: Array, cotangent_y: Array) -> Steps:
     """Run N steps and their adjoint, states kept, not rebuilt: so the balls grow forward only.
 
+    What f computes at a state is kept for its pullback, so f is evaluated 2N times in all.
+
         y' = a y + beta f(z)    z' = a z + beta f(y')    a = 1 - beta, exactly
         q = p_y + beta K(y')^T p_z,  p_y <- a q,  p_z <- a p_z + beta K(z)^T q
 
@@ -52,31 +55,39 @@ def n_steps(function: StateMap, beta: float, num_steps: int, cotangent_z: Array,
     with flint_precision(max(ops.bits, 64)):
         b, a = filled([arb(beta)], ()), filled([1 - arb(beta)], ())
     y = z = ops.convert(function.start)
-    states: list[tuple[Array, Array]] = []
+    visited: list[Array] = []
+    pullbacks: list[Callable[[Array], dict[str, Array]]] = []
+
+    def image(point: Array) -> Array:
+        value, pullback = function.linearised(point)
+        visited.append(point)
+        pullbacks.append(pullback)
+        return value
+
     for step in range(num_steps):
         function.progress(f"enclosing the N steps: step {step + 1} of {num_steps} at {ops.bits} bits")
-        before = z
-        y = ops.add(ops.multiply(a, y), ops.multiply(b, function.value(z)))
-        z = ops.add(ops.multiply(a, z), ops.multiply(b, function.value(y)))
-        states.append((before, y))
+        y = ops.add(ops.multiply(a, y), ops.multiply(b, image(z)))
+        z = ops.add(ops.multiply(a, z), ops.multiply(b, image(y)))
     p_z, p_y = cotangent_z, cotangent_y
     total: dict[str, Array] = {}
-    for step, (before, middle) in reversed(list(enumerate(states))):
-        function.progress(f"enclosing the N steps: back through step {step + 1} of {num_steps} at {ops.bits} bits")
+
+    def pulled(cotangent: Array) -> Array:
         # The pullback is linear, so beta goes into its cotangent, the smallest of the arrays.
-        at_middle = function.pullback(middle, ops.multiply(b, p_z))
-        q = ops.add(p_y, function.join(at_middle))
-        at_before = function.pullback(before, ops.multiply(b, q))
-        p_z = ops.add(ops.multiply(a, p_z), function.join(at_before))
+        parts = pullbacks.pop()(ops.multiply(b, cotangent))
+        for name, share in parts.items():
+            if name not in function.traced.state:
+                total[name] = share if name not in total else ops.add(total[name], share)
+        return function.join(parts)
+
+    for step in reversed(range(num_steps)):
+        function.progress(f"enclosing the N steps: back through step {step + 1} of {num_steps} at {ops.bits} bits")
+        q = ops.add(p_y, pulled(p_z))
+        p_z = ops.add(ops.multiply(a, p_z), pulled(q))
         p_y = ops.multiply(a, q)
-        for part in (at_middle, at_before):
-            for name, share in part.items():
-                if name not in function.traced.state:
-                    total[name] = share if name not in total else ops.add(total[name], share)
     start = function.split(ops.add(p_y, p_z))
-    if not states:
+    if not num_steps:
         total = {name: ops.convert(0.0 * values) for name, values in _other_leaves(function).items()}
-    return Steps(z, y, {**start, **total}, tuple(point for pair in states for point in pair))
+    return Steps(z, y, {**start, **total}, tuple(visited))
 
 
 def _other_leaves(function: StateMap) -> dict[str, Array]:

@@ -39,12 +39,10 @@ class StateMap:
             for name, values in arrays.items()
             if name not in traced.state
         }
-        self._fixed = fixed
-        self._graph_of_state = traced.vjp.restricted(traced.state)
         self._forward = Program(traced.forward, self.ops, fixed)
-        self._pullback = Program(traced.vjp, self.ops, fixed)
+        self._linearised = Program(traced.linearised, self.ops, fixed)
+        self._pullback_of_state = Program(traced.vjp.restricted(traced.state), self.ops, fixed)
         self._shapes = {name: arrays[name].shape for name in traced.state}
-        self._cotangents = [name.replace("z0", "cotangent", 1) for name in traced.state]
         self.size = sum(math.prod(shape) for shape in self._shapes.values())
         self.start = np.concatenate([arrays[name].ravel() for name in traced.state])
 
@@ -67,18 +65,23 @@ class StateMap:
 
     def pullback_at(self, z: Array) -> Callable[[Array], Array]:
         """The map c -> K(z)^T c, flat to flat; what depends on z alone is computed once."""
-        program = Program(self._graph_of_state, self.ops, {**self._fixed, **self.split(z)})
+        program = self._pullback_of_state.at(self.split(z))
+        return lambda cotangent: self.join(program(self._split_cotangent(cotangent)))
 
-        def pullback(cotangent: Array) -> Array:
-            given = dict(zip(self._cotangents, self.split(cotangent).values(), strict=True))
-            return self.join(program({name: given[name] for name in program.free}))
+    def linearised(self, z: Array) -> tuple[Array, Callable[[Array], dict[str, Array]]]:
+        """f(z), flat, and the map from c to the gradient of <c, f> by every leaf; f is evaluated once for both."""
+        program = self._linearised.at(self.split(z))
+        known = program.known
+        value = np.concatenate([known[name.replace("z0", "f", 1)].reshape(-1) for name in self._shapes])
 
-        return pullback
+        def pullback(cotangent: Array) -> dict[str, Array]:
+            results = program(self._split_cotangent(cotangent))
+            return {name: results[name] for name in self.traced.leaves}
 
-    def pullback(self, z: Array, cotangent: Array) -> dict[str, Array]:
-        """The gradient of <c, f> by every leaf; that of the state under its leaves' names."""
-        cotangents = dict(zip(self._cotangents, self.split(cotangent).values(), strict=True))
-        return self._pullback({**self.split(z), **cotangents})
+        return value, pullback
+
+    def _split_cotangent(self, cotangent: Array) -> dict[str, Array]:
+        return {name.replace("z0", "cotangent", 1): leaf for name, leaf in self.split(cotangent).items()}
 
     def independent_samples(self, z: Array) -> int:
         """How many equal blocks the state falls into that do not see each other, proved on the box z.

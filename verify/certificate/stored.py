@@ -68,7 +68,7 @@ def _recorded_in(source: Source, traced: Traced, dtype: torch.dtype | None) -> T
     names = dict(zip(again.values, traced.values, strict=True))
     return Traced(
         _renamed(again.forward, names),
-        _renamed(again.vjp, names),
+        _renamed(again.linearised, names),
         traced.values,
         traced.state,
         tuple(names[leaf] for leaf in again.leaves),
@@ -78,7 +78,7 @@ def _recorded_in(source: Source, traced: Traced, dtype: torch.dtype | None) -> T
 
 def _renamed(graph: Graph, names: dict[str, str]) -> Graph:
     inputs = tuple(replace(entry, name=names.get(entry.name, entry.name)) for entry in graph.inputs)
-    return replace(graph, inputs=inputs, output_names=tuple(names[name] for name in graph.output_names))
+    return replace(graph, inputs=inputs, output_names=tuple(names.get(name, name) for name in graph.output_names))
 
 
 def _numbers(graph: Graph) -> Iterator[float]:

@@ -95,10 +95,11 @@ def test_interpreter_in_mpmath_lies_in_the_balls(name: str) -> None:
     digits = Multiprecision(DIGITS)
     value = Program(traced.forward, digits, fixed)({"z0": problem.z0})["z0"]
     start = function.ops.convert(problem.z0.ravel())
-    assert meets(function.value(start), value, 1e-45 * max(1.0, float(np.max(np.abs(digits.to_float64(value))))))
+    image, pullback = function.linearised(start)
+    for enclosure in (function.value(start), image):
+        assert meets(enclosure, value, 1e-45 * max(1.0, float(np.max(np.abs(digits.to_float64(value))))))
     pulled = Program(traced.vjp, digits, fixed)(at)
-    around = function.pullback(start, function.ops.convert(problem.cotangent_z.ravel()))
-    for leaf, balls in around.items():
+    for leaf, balls in pullback(function.ops.convert(problem.cotangent_z.ravel())).items():
         size = max(1.0, float(np.max(np.abs(digits.to_float64(pulled[leaf])))))
         assert meets(balls, pulled[leaf], 1e-43 * size)
 
@@ -133,3 +134,14 @@ def test_gradients_are_confirmed_by_differences_of_the_forward_graph(name: str) 
     for found in (implicit, reversible):
         assert found.finding.answer.value == "certified"
         assert found.digits > 30
+
+
+def test_steps_and_their_gradient_evaluate_f_twice_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, traced = get_problem("dense-tanh"), recorded("dense-tanh")
+    function = StateMap(traced, 150)
+    points: list[int] = []
+    tanh = function.ops.tanh
+    monkeypatch.setattr(function.ops, "tanh", lambda x: points.append(x.size) or tanh(x))
+    weight = function.ops.convert(problem.cotangent_z.ravel())
+    n_steps(function, BETA, 3, weight, weight)
+    assert points == [problem.z0.size] * 6

@@ -330,6 +330,26 @@ def test_program_names_what_it_lacks() -> None:
         Program(traced.forward, Balls(64), {"args.x": np.zeros(2)})
 
 
+def test_program_at_a_known_state_has_the_value_and_leaves_the_pullback() -> None:
+    traced, ops = trace(Cell(), Z, {"x": Z}), Multiprecision(30)
+    fixed = {name: values for name, values in traced.arrays().items() if name != "z0"}
+    whole = Program(traced.linearised, ops, fixed)
+    assert whole.known == {}
+    there = whole.at({"z0": Z.numpy()})
+    assert there.free == ("cotangent",)
+    assert set(there.known) == {"f"}
+    assert np.array_equal(there.known["f"], evaluate(traced, ops))
+    for scale in (1.0, -2.0):
+        results = there({"cotangent": scale * Z.numpy()})
+        for name, wanted in gradients(traced, ops, scale * Z.numpy()).items():
+            assert np.array_equal(results[name], wanted), name
+    assert whole.free == ("z0", "cotangent")
+    with pytest.raises(KeyError, match="free inputs are cotangent; given was 'z0'"):
+        there.at({"z0": Z.numpy()})
+    with pytest.raises(ValueError, match="recorded at"):
+        whole.at({"z0": np.zeros(2)})
+
+
 def test_restricted_graph_keeps_what_one_output_needs() -> None:
     traced = trace(Cell(), Z, {"x": Z})
     alone = traced.vjp.restricted(["z0"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +99,42 @@ class Program:
             # A value is dropped after the last step that reads it.
             step.drops = [place for place in set(step.reads) if place not in kept and place not in self._start]
             kept.update(step.reads)
+
+    def at(self, inputs: Mapping[str, Array]) -> Program:
+        """The program that remains once some of the free inputs are known; what depends on them alone is computed here.
+
+        Args:
+            inputs: arrays by name, of the arithmetic or float64; names of free inputs.
+
+        Raises:
+            KeyError: a name is not a free input.
+            ValueError: an input has another shape than the one recorded.
+            Undecided: a comparison of balls cannot be decided.
+        """
+        unknown = sorted(set(inputs) - set(self.free))
+        if unknown:
+            raise KeyError(f"the free inputs are {', '.join(self.free) or 'none'}; given was {unknown[0]!r}")
+        values = dict(self._start)
+        for name, array in inputs.items():
+            number, kind = self._inputs[name]
+            values[number] = self._entered(array, kind, name)
+        rest = copy(self)
+        rest._steps = []
+        for step in self._steps:
+            if all(place in values for place in step.reads):
+                values[step.number] = self._evaluate(step, values)
+            else:
+                rest._steps.append(step)
+        needed = {place for step in rest._steps for place in step.reads}.union(self._results.values())
+        rest._start = {place: value for place, value in values.items() if place in needed}
+        rest._inputs = {name: entry for name, entry in self._inputs.items() if name not in inputs}
+        rest.free = tuple(rest._inputs)
+        return rest
+
+    @property
+    def known(self) -> dict[str, Array]:
+        """The outputs that depend on no free input, by name."""
+        return {name: self._start[number] for name, number in self._results.items() if number in self._start}
 
     def _step(self, number: int, node: Node, same: Mapping[int, int]) -> _Step:
         refs = {old: Ref(new) for old, new in same.items()}

@@ -17,6 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -59,7 +60,8 @@ class Traced:
 
     Attributes:
         forward: inputs are the state's leaves, the floating leaves of args and the captured tensors; outputs are f's.
-        vjp: the same inputs and a cotangent for each output of f; outputs are the gradients of `leaves`, by name.
+        linearised: the same inputs and a cotangent for each output of f; outputs are f's, named "f", and the gradients
+            of `leaves`, by name, so that who knows the state gets both from one evaluation of f.
         values: the tensors at which it was traced, by input name (cotangents not among them).
         state: names of the state's leaves.
         leaves: names of all leaves that have a gradient: the state's, then floating args, then captured tensors that
@@ -68,11 +70,16 @@ class Traced:
     """
 
     forward: Graph
-    vjp: Graph
+    linearised: Graph
     values: dict[str, torch.Tensor]
     state: tuple[str, ...]
     leaves: tuple[str, ...]
     casts: tuple[str, ...]
+
+    @cached_property
+    def vjp(self) -> Graph:
+        """The linearised graph with the gradients alone as outputs."""
+        return self.linearised.restricted(self.leaves)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The values as exact numpy arrays: float64, int64 or bool."""
@@ -154,19 +161,20 @@ def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = ()) -> Traced
     def forward(*tensors: torch.Tensor) -> list[torch.Tensor]:
         return [output.detach() for output in evaluate(*tensors)[0]]
 
-    def vjp(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    def linearised(*tensors: torch.Tensor) -> list[torch.Tensor]:
         outputs, wanted = evaluate(*tensors[: len(names)])
+        values = [output.detach() for output in outputs]
         used = [
             (output, cotangent)
             for output, cotangent in zip(outputs, tensors[len(names) :], strict=True)
             if output.requires_grad
         ]
         if not used:
-            return [torch.zeros_like(leaf) for leaf in wanted]
+            return [*values, *(torch.zeros_like(leaf) for leaf in wanted)]
         given = [cotangent for _, cotangent in used]
         gradients: Any = torch.autograd.grad([output for output, _ in used], wanted, given, allow_unused=True)
         pieces = zip(gradients, wanted, strict=True)
-        return [torch.zeros_like(leaf) if gradient is None else gradient for gradient, leaf in pieces]
+        return [*values, *(torch.zeros_like(leaf) if gradient is None else gradient for gradient, leaf in pieces)]
 
     kinds = dict.fromkeys(state_names, "state") | dict.fromkeys(captured, "captured")
     graph_inputs = [Input(name, kinds.get(name, "argument"), tensor_type(inputs[name])) for name in names]  # type: ignore[arg-type]
@@ -174,15 +182,17 @@ def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = ()) -> Traced
     cotangents = [torch.zeros_like(leaf) for leaf in state_leaves]
     tensors = [inputs[name].detach() for name in names]
     recorded = _record(forward, tensors)
-    recorded_vjp = _record(vjp, [*tensors, *cotangents])
+    recorded_linearised = _record(linearised, [*tensors, *cotangents])
     cotangent_types = [tensor_type(leaf) for leaf in state_leaves]
     pieces = zip(cotangent_names, cotangent_types, strict=True)
-    vjp_inputs = [*graph_inputs, *(Input(name, "cotangent", kind) for name, kind in pieces)]
+    all_inputs = [*graph_inputs, *(Input(name, "cotangent", kind) for name, kind in pieces)]
     forward_graph = graph_from_fx(recorded, graph_inputs, state_names)
-    vjp_graph = with_exact_constants(graph_from_fx(recorded_vjp, vjp_inputs, list(leaves)), forward_graph)
-    _refuse_random((forward_graph, vjp_graph))
+    all_outputs = [*(name.replace("z0", "f", 1) for name in state_names), *leaves]
+    linearised_graph = graph_from_fx(recorded_linearised, all_inputs, all_outputs)
+    linearised_graph = with_exact_constants(linearised_graph, forward_graph)
+    _refuse_random((forward_graph, linearised_graph))
     values = {name: tensor.detach() for name, tensor in inputs.items()}
-    return Traced(forward_graph, vjp_graph, values, tuple(state_names), leaves, _casts(forward_graph))
+    return Traced(forward_graph, linearised_graph, values, tuple(state_names), leaves, _casts(forward_graph))
 
 
 def _call_once(function: Callable[..., Any], z: Any, args: Any) -> dict[str, torch.Tensor]:
