@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import backends
 from torch.amp.autocast_mode import is_autocast_available
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,31 @@ class RandomState:
         return torch.equal(self.cpu, other.cpu) and all(
             torch.equal(a, b) for (_, a), (_, b) in zip(self.cuda + self.named, other.cuda + other.named, strict=True)
         )
+
+
+class DrawsRefused(TorchDispatchMode):
+    """Refuses random numbers while a CUDA graph is captured.
+
+    The state of a generator cannot be read then, so no evaluation could repeat what the first one drew.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if torch.Tag.nondeterministic_seeded in func.tags and _chance(func, args, given) != 0.0:
+            raise ValueError(
+                f"function draws random numbers ({func}) while a CUDA graph is captured; every evaluation has to draw "
+                "the same, and the generator cannot be set back in a capture: put the module into evaluation mode "
+                "with .eval(), or draw before the solve and pass what was drawn in args."
+            )
+        return func(*args, **given)
+
+
+def _chance(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+    """Return the chance of dropout that an operation is given; 1 for one that draws without being told."""
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.name in ("dropout_p", "dropout"):
+            return float(args[place] if place < len(args) else kwargs.get(argument.name, argument.default_value))
+    return 1.0
 
 
 class _Switch(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, cast
 
 import torch
 
-from revdeq.environment import Flags, RandomState
+from revdeq.environment import DrawsRefused, Flags, RandomState
 from revdeq.narrowing import narrow
 from revdeq.reads import (
     Reach,
@@ -223,9 +223,11 @@ class Function:
             self._random_before.restore()
 
     def _evaluate_first(self, z: Leaves, args: Tree, reads: ReadsSeen) -> Leaves:
+        if self._random_before is None:
+            with DrawsRefused():
+                return self._evaluate(z, args, reads)
         value = self._evaluate(z, args, reads)
-        if self._random_before is not None:
-            self._random_before = dataclasses.replace(self._random_before, named=tuple(reads.generators.values()))
+        self._random_before = dataclasses.replace(self._random_before, named=tuple(reads.generators.values()))
         return value
 
     def _discover(self, z: Leaves) -> Leaves:

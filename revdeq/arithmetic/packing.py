@@ -96,7 +96,8 @@ def _digits(base: int, size: int) -> int:
 
 
 def _powers(base: int, digits: int, like: torch.Tensor, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
-    return torch.tensor([base**i for i in range(digits)], dtype=dtype, device=like.device)
+    # Not from a Python list: that would be a copy from the host, which waits for the device.
+    return (base ** torch.arange(digits, device=like.device, dtype=torch.int64)).to(dtype)
 
 
 def _shifts(size: int, like: torch.Tensor) -> torch.Tensor:

@@ -92,8 +92,9 @@ class MonotoneSplitting:
     def __init__(self, weight: torch.Tensor, injected: torch.Tensor, step_size: float) -> None:
         self._weight, self._injected, self._alpha = weight, injected, step_size
         identity = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
-        # Strong monotonicity makes the matrix regular. Rows are states, hence the transpose.
-        self._factors = torch.linalg.lu_factor((identity + step_size * (identity - weight)).mT)
+        # Strong monotonicity makes the matrix regular, and lu_factor would ask the device whether it is. Rows are
+        # states, hence the transpose.
+        self._factors = torch.linalg.lu_factor_ex((identity + step_size * (identity - weight)).mT)[:2]
 
     def affine(self, z: torch.Tensor) -> torch.Tensor:
         """Return W z + c."""
