@@ -163,14 +163,15 @@ def _convergence_curve(trial: Trial) -> Curve:
     star = trial.references.fixed_point(trial.problem)
     rate = predicted_rate(trial)
     needed = math.ceil(math.log(1e-18) / math.log(rate)) if 0 < rate < 1 else MOST_POINTS
-    states = iterates(trial, min(needed, MOST_ITERATES))
+    states = iterates(trial, min(needed, MOST_ITERATES), may_refuse=True)
     size = _norm(star.z_star)
     errors = np.array([np.linalg.norm(difference(to_numpy(state), star.z_star)) / size for state in states])
     chosen = np.unique(np.linspace(0, len(errors) - 1, MOST_POINTS).astype(int))
     predicted = None
-    if 0 < rate < 1:
+    near = np.flatnonzero(errors <= 1e-2)
+    if 0 < rate < 1 and near.size:
         # The line is laid through the first point below 1 %, where the start-up is over.
-        anchor = int(np.argmax(errors <= 1e-2))
+        anchor = int(near[0])
         predicted = tuple(float(errors[anchor] * rate ** (int(n) - anchor)) for n in chosen)
     return _curve(
         trial.case,

@@ -90,6 +90,9 @@ BITWISE_DTYPES = ("float64", "float32", "bfloat16", "float16")
 BITWISE_STEPS = (4, 32)
 """Few steps, where references judge, and many, where the bits alone do: no floating-point reversal reaches so deep."""
 
+UNBOUNDED = (("lambert-w", 1.9),)
+"""(problem, beta) where the iteration diverges into an exponential: after a few steps no number holds the states."""
+
 NOT_CONTRACTING = ("affine-rotation", "affine-expanding")
 
 
@@ -143,7 +146,7 @@ def tasks(profile: str, devices: tuple[str, ...]) -> tuple[Task, ...]:
 def betas(problem: str, profile: str) -> tuple[float, ...]:
     """The betas at which a profile measures a problem."""
     if profile != "quick":
-        return _ALL_BETAS
+        return tuple(beta for beta in _ALL_BETAS if (problem, beta) not in UNBOUNDED)
     return tuple(sorted((*_BETAS, *_MORE_BETAS.get(problem, ()))))
 
 
@@ -213,7 +216,8 @@ def _bitwise_checks(case: Case) -> tuple[str, ...]:
 def left_out(profile: str) -> tuple[NotMeasured, ...]:
     """What a profile leaves to a larger one, in words."""
     if profile != "quick":
-        return ()
+        why = "the iteration diverges, and f takes its states out of every range of numbers"
+        return tuple(NotMeasured(what=f"{problem} at beta {beta:g}", why=why) for problem, beta in UNBOUNDED)
     beyond = [name for name in problem_names("full") if name not in problem_names("quick")]
     return (
         NotMeasured(what=f"problems {', '.join(beyond)}", why="left to the full profile"),

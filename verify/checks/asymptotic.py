@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -89,14 +90,26 @@ def decay(trial: Trial) -> Decay:
     return Decay(errors, float(np.linalg.norm(star.astype(np.float64))), predicted)
 
 
-def iterates(trial: Trial, num_steps: int) -> list[Tensor]:
-    """The states z_0, ..., z_{N-1} at which one solve of N steps evaluates f, without a backward pass."""
+def iterates(trial: Trial, num_steps: int, *, may_refuse: bool = False) -> list[Tensor]:
+    """The states z_0, ..., z_{N-1} at which one solve of N steps evaluates f, without a backward pass.
+
+    Args:
+        trial: the case.
+        num_steps: N.
+        may_refuse: whether a subject that raises on the way (an iteration that diverges leaves the range of its
+            dtype) ends the list at its last finite state.
+    """
     case = trial.case
     calls = Calls()
     z0, args = trial.problem.inputs(case.torch_dtype, case.device)
-    with torch.no_grad():
-        function = watched(trial.problem.function, calls)
-        trial.subject.solve(function, z0, args, trial.settings("reversible", num_steps))
+    function = watched(trial.problem.function, calls)
+    try:
+        with torch.no_grad():
+            trial.subject.solve(function, z0, args, trial.settings("reversible", num_steps))
+    except (ArithmeticError, RuntimeError):
+        if not may_refuse:
+            raise
+        return list(itertools.takewhile(lambda state: bool(torch.isfinite(state).all()), calls.states[::2]))
     return calls.states[::2]
 
 
