@@ -12,6 +12,7 @@ from verify.census import has_bitwise_form
 from verify.checks.grid import GRID
 from verify.problems import get_problem, problem_names
 from verify.result import NotMeasured
+from verify.studies import STUDIES
 
 
 PROFILES = ("quick", "full", "nightly")
@@ -74,8 +75,8 @@ RATE_PROBLEMS = (
 """Those with one leading pair of eigenvalues: a defective spectrum, or samples of nearly equal rates, bend the line."""
 
 TARGET_PROBLEMS = ("affine-real", "kepler", "bellman")
-STUDY = "convergence-study"
-"""Stands in the place of a problem's name for the curves that compare solvers and betas, see `verify.rate_study`."""
+STUDY_NAMES = tuple(study.name for study in STUDIES)
+"""Stand in the place of a problem's name for the tasks that give curves alone."""
 
 BITWISE_PROBLEMS = (
     "affine-real",
@@ -101,7 +102,7 @@ class Task:
     """What one worker measures in one go: all cases of a problem and a beta share the reference trajectory.
 
     Args:
-        problem: name of the problem; `GRID`, `STUDY`, or "" for the selftest.
+        problem: name of the problem; `GRID`, one of `STUDY_NAMES`, or "" for the selftest.
         beta: relaxation parameter; 0 where the task is not about one.
         device: device type.
         profile: one of `PROFILES`.
@@ -122,7 +123,7 @@ class Task:
     @property
     def of_problem(self) -> bool:
         """Whether the task measures the cases of a problem."""
-        return self.problem not in ("", GRID, STUDY)
+        return self.problem not in ("", GRID, *STUDY_NAMES)
 
 
 def tasks(profile: str, devices: tuple[str, ...]) -> tuple[Task, ...]:
@@ -140,7 +141,8 @@ def tasks(profile: str, devices: tuple[str, ...]) -> tuple[Task, ...]:
         for beta in betas(problem, profile)
     ]
     grids = [Task(GRID, 0.0, device, profile) for device in devices]
-    return (*found, *grids, Task(STUDY, 0.0, "cpu", profile), Task("", 0.0, "cpu", profile))
+    studies = [Task(name, 0.0, "cpu", profile) for name in STUDY_NAMES]
+    return (*found, *grids, *studies, Task("", 0.0, "cpu", profile))
 
 
 def betas(problem: str, profile: str) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ class Study:
     """One study; what it measures goes into the results as curves.
 
     Args:
-        name: what it is about, unique.
+        name: what it is, unique; the name of its task.
         curves: profile ("quick", "full" or "nightly") -> its curves. It runs in a worker process, on one thread.
     """
 
@@ -34,24 +34,26 @@ def _cost(profile: str) -> Iterable[Curve]:
 
 
 STUDIES: tuple[Study, ...] = (
-    Study("convergence", _convergence),
-    Study("round-off", roundoff_curves),
-    Study("cost", _cost),
+    Study("convergence-study", _convergence),
+    Study("round-off-study", roundoff_curves),
+    Study("cost-study", _cost),
 )
 """Every study, in the order of the results; a new one is a line here."""
 
 
-def measure_studies(profile: str, subject: str) -> list[Curve]:
-    """Run all studies, which are about this distribution and no other subject.
+def measure_study(name: str, profile: str, subject: str) -> list[Curve]:
+    """Run one study, which is about this distribution and no other subject.
 
     Args:
+        name: of one of `STUDIES`.
         profile: "quick", "full" or "nightly".
         subject: what the run verifies.
 
     Returns:
-        Their curves, in the order of `STUDIES`; none for another subject, see `studies_left_out`.
+        Its curves; none for another subject, see `studies_left_out`.
     """
-    return [] if subject != "revdeq" else [curve for study in STUDIES for curve in study.curves(profile)]
+    (study,) = (study for study in STUDIES if study.name == name)
+    return list(study.curves(profile)) if subject == "revdeq" else []
 
 
 def studies_left_out(subject: str) -> tuple[NotMeasured, ...]:

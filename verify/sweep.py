@@ -31,7 +31,7 @@ from verify.curves import measure_curves
 from verify.environment import SEED, command_line, cuda_absence, describe
 from verify.planted.selftest import selftest
 from verify.problems import PROBLEMS, get_problem
-from verify.profiles import PROFILES, STUDY, Task, cases, checks_for, left_out, tasks
+from verify.profiles import PROFILES, STUDY_NAMES, Task, cases, checks_for, left_out, tasks
 from verify.result import (
     Curve,
     FaultRecord,
@@ -42,7 +42,7 @@ from verify.result import (
     read_results,
     write_results,
 )
-from verify.studies import measure_studies, studies_left_out
+from verify.studies import measure_study, studies_left_out
 from verify.subject import load_subject
 
 
@@ -154,8 +154,8 @@ def measure_task(task: Task, subject: str) -> Part:
             rows, curves = measure_grid(load_subject(subject), task.device, _options(subject))
             reached = measure_envelope(load_subject(subject), task.device, _options(subject))
             return Part((*rows, *reached), tuple(curves))
-        if task.problem == STUDY:
-            return Part((), tuple(measure_studies(task.profile, subject)))
+        if task.problem in STUDY_NAMES:
+            return Part((), tuple(measure_study(task.problem, task.profile, subject)))
         trial_of = _Trials(subject)
         curves = measure_curves(task, trial_of)
         rows = [row for case in cases(task) for check in checks_for(case) for row in measure(check, trial_of(case))]
@@ -244,7 +244,8 @@ def _run_tasks(
                 parts[task] = part
     waiting = [task for task in planned if task not in parts]
     # The longest tasks first, so that no worker is left alone with one at the end.
-    waiting.sort(key=lambda task: (task.problem != "", task.problem not in (STUDY, "attention", "conv-group-norm")))
+    long = (*STUDY_NAMES, "attention", "conv-group-norm")
+    waiting.sort(key=lambda task: (task.problem != "", task.problem not in long))
     own = executor is None
     pool = _process_pool(len(waiting)) if executor is None else executor
     futures: dict[Future[Part], Task] = {}
@@ -276,17 +277,29 @@ def _run_tasks(
         if own:
             pool.shutdown(wait=True, cancel_futures=True)
     if failures:
-        task, error = failures[0]
+        unfinished = [task for task in waiting if task not in parts]
         raise SweepError(
-            f"{task.name} was not measured ({type(error).__name__}: {error}), and {len(parts)} of {len(planned)} tasks "
-            "are finished: run the same command again to go on from there."
-        ) from error
+            f"{_what_failed(failures, unfinished)}, and {len(parts)} of {len(planned)} tasks are finished: run the "
+            "same command again to go on from there."
+        ) from failures[0][1]
     return parts
 
 
+def _what_failed(failures: Sequence[tuple[Task, BaseException]], unfinished: Sequence[Task]) -> str:
+    for task, error in failures:
+        if not isinstance(error, concurrent.futures.BrokenExecutor):
+            return f"{task.name} was not measured ({type(error).__name__}: {error})"
+    # A worker that dies fails every waiting task. Tasks begin in their order, so it was at one of the first.
+    suspects = " or ".join(task.name for task in unfinished[: _processors()])
+    return f"a worker died at {suspects} (killed, out of memory, or a crash in a library; --only measures one case)"
+
+
 def _process_pool(size: int) -> ProcessPoolExecutor:
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ProcessPoolExecutor(max(1, min(processors, size)), mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(max(1, min(_processors(), size)), mp_context=multiprocessing.get_context("spawn"))
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _validate(profile: str, device: str) -> None:

@@ -15,7 +15,7 @@ from verify.roundoff_study.errors import BETAS, FUNCTION_DTYPES, STUDIED, error_
 from verify.roundoff_study.frames import census_curves, envelope_curves
 from verify.roundoff_study.modes import MODES, rebuilt_error
 from verify.roundoff_study.study import FULL, QUICK
-from verify.studies import STUDIES, Study, measure_studies, studies_left_out
+from verify.studies import STUDIES, Study, measure_study, studies_left_out
 
 
 @pytest.fixture(scope="module")
@@ -169,10 +169,10 @@ def test_studies_have_names_of_their_own_and_are_about_revdeq_alone(monkeypatch)
         asked.append(profile)
         return [curve]
 
-    monkeypatch.setattr("verify.studies.STUDIES", (Study("one", curves), Study("two", curves)))
-    assert measure_studies("quick", "revdeq") == [curve, curve]
-    assert asked == ["quick", "quick"]
-    assert measure_studies("quick", "another:subject") == []
+    monkeypatch.setattr("verify.studies.STUDIES", (Study("one", lambda _: []), Study("two", curves)))
+    assert measure_study("two", "quick", "revdeq") == [curve]
+    assert asked == ["quick"]
+    assert measure_study("one", "quick", "another:subject") == []
     assert studies_left_out("revdeq") == ()
     (left,) = studies_left_out("another:subject")
     assert left.what == "the studies (one, two)"

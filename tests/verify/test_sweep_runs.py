@@ -87,7 +87,7 @@ def test_absent_cuda_is_said_in_words(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("small")
 def test_interrupted_run_keeps_what_is_finished_and_goes_on_from_there(tmp_path):
     first = Inline(breaks_at=1)
-    with pytest.raises(SweepError, match=r"was not measured .*: run the same command again to go on from there"):
+    with pytest.raises(SweepError, match=r"a worker died at .*kepler.*: run the same command again to go on"):
         run(out=tmp_path, executor=first)
     kept = len(list((tmp_path / "partial").iterdir()))
     assert kept >= 1
@@ -97,6 +97,26 @@ def test_interrupted_run_keeps_what_is_finished_and_goes_on_from_there(tmp_path)
     assert len(second.submitted) == len(TASKS) - kept
     assert [row.beta for row in results.measurements] == [0.5, 0.8]
     assert not (tmp_path / "partial").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_task_that_raises_is_named_with_what_it_raised(tmp_path):
+    def raising(task, subject):
+        if task.beta == 0.8:
+            raise OverflowError("too big")
+        return small_part(task, subject)
+
+    class Late(Inline):
+        def submit(self, fn, /, *args, **kwargs):
+            future = Future()
+            try:
+                future.set_result(raising(*args))
+            except OverflowError as error:
+                future.set_exception(error)
+            return future
+
+    with pytest.raises(SweepError, match=r"kepler beta=0.8 .*not measured \(OverflowError: too big\), and 2 of 3"):
+        run(out=tmp_path, executor=Late())
 
 
 @pytest.mark.usefixtures("small")
