@@ -285,7 +285,7 @@ def test_other_adjoints_work_with_integer_states(adjoint):
     assert torch.allclose(*grads, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch's own forward mode
+@pytest.mark.skipif(torch.__version__ < "2.13", reason="vmap of an older torch lacks views of another dtype")
 def test_transforms_differentiate_through_the_rounding_as_identity():
     def f(z: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return torch.tanh(z @ w)

@@ -163,7 +163,6 @@ def test_trainable_tensor_that_only_another_thread_reads_raises(problem: Problem
         solve(function, z0, x, solver=Reversible(0.7), adjoint=ReversibleAdjoint(), max_steps=2)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")
 def test_leaf_inside_a_scripted_function_gets_its_gradient(agree, problem: Problem):
     z0, _, x = problem
 
@@ -179,7 +178,6 @@ def test_leaf_inside_a_scripted_function_gets_its_gradient(agree, problem: Probl
     agree(lambda z, a: torch.sin(traced(z, a)), z0, x, (z0, x, *traced.parameters()))
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")
 def test_tensor_inside_a_scripted_function_that_is_not_a_leaf_raises(problem: Problem):
     z0, weight, x = problem
     hidden = 1.5 * weight

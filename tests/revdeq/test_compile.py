@@ -1,5 +1,6 @@
 """torch.compile: of f, and of the model around the solve, with the gradients of the plain run."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,3 +76,17 @@ def test_compiled_function_keeps_the_gradients_of_what_it_captures(kind: str):
     for got, want in zip(run(compiled, ReversibleAdjoint()), run(plain, UnrolledAdjoint()), strict=True):
         for g, w in zip(got, want, strict=True):
             torch.testing.assert_close(g, w, rtol=1e-10, atol=1e-12)
+
+
+def test_a_torch_that_cannot_compile_a_vjp_is_refused_by_its_version(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("revdeq.compiled.dynamo_config", SimpleNamespace())
+    x = torch.zeros(2)
+    with pytest.raises(RuntimeError, match=r"compile is True, but torch .* use torch 2.13 or newer"):
+        solve(
+            lambda z, a: 0.5 * z + a,
+            x,
+            x,
+            solver=Reversible(0.5, compile=True),
+            adjoint=ReversibleAdjoint(),
+            max_steps=2,
+        )

@@ -21,8 +21,6 @@ from revdeq import (
 
 
 Problem = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-# Forward mode loads scripted decompositions in torch.
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script.:DeprecationWarning")
 FIRST_ORDER = [ReversibleAdjoint(), ImplicitAdjoint(), PhantomAdjoint(), CheckpointedAdjoint()]
 
 
