@@ -20,8 +20,9 @@ from torch._dynamo import config as dynamo_config, lookup_backend
 from torch._dynamo.exc import TorchDynamoException
 
 from revdeq.arithmetic.floating import scaled
-from revdeq.function import Function, Replay, vjp
+from revdeq.function import Function, Replay
 from revdeq.half_step import HalfStepUndone
+from revdeq.linearisation import vjp
 from revdeq.narrowing import narrow
 from revdeq.reads import Reach, Substituted, version
 from revdeq.residual import per_sample

@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from revdeq.function import PartialLeaves
+from revdeq.linearisation import PartialLeaves
 from revdeq.tree import Leaves
 
 

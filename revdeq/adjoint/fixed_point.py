@@ -16,8 +16,9 @@ from revdeq.adjoint.base import (
     refuse_second_derivative,
     wants_gradient,
 )
-from revdeq.function import Function, PartialLeaves, Replay
+from revdeq.function import Function, Replay
 from revdeq.iterate import Outcome
+from revdeq.linearisation import PartialLeaves
 from revdeq.residual import Stopping
 from revdeq.solution import Health
 from revdeq.solver.base import Solver

@@ -4,8 +4,9 @@ import torch
 
 from revdeq.adjoint.base import Adjoint, Attached
 from revdeq.adjoint.fixed_point import run_for_fixed_point
-from revdeq.function import Function, Linearisation, PartialLeaves, Replay
+from revdeq.function import Function, Replay
 from revdeq.iterate import Outcome, iterate
+from revdeq.linearisation import Linearisation, PartialLeaves
 from revdeq.residual import Stopping
 from revdeq.solution import GradientError, Health, Result
 from revdeq.solver.base import Solver

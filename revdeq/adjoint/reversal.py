@@ -25,9 +25,10 @@ from revdeq.adjoint.totals import Totals
 from revdeq.arithmetic.base import LeafState
 from revdeq.arithmetic.floating import scaled
 from revdeq.arithmetic.tape import Entry
-from revdeq.function import PartialLeaves, Replay
+from revdeq.function import Replay
 from revdeq.half_step import ReversedHalfSteps
 from revdeq.iterate import where_active
+from revdeq.linearisation import PartialLeaves
 from revdeq.residual import masked
 from revdeq.solver.relaxation import Beta
 from revdeq.solver.reversible import Coupled, Reversible

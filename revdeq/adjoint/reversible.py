@@ -23,8 +23,9 @@ from revdeq.adjoint.checkpointed import iterate_in_segments
 from revdeq.adjoint.reversal import Cotangents, Reversed, reverse
 from revdeq.adjoint.trust import OnUntrusted, Verdict, bits_needed, measure, refuse_or_warn
 from revdeq.arithmetic.tape import Entry
-from revdeq.function import Function, PartialLeaves, Replay, own_saved_tensors, vjp
+from revdeq.function import Function, Replay, own_saved_tensors
 from revdeq.iterate import Outcome, where_active
+from revdeq.linearisation import PartialLeaves, vjp
 from revdeq.narrowing import narrow
 from revdeq.residual import Stopping, leaf_norms
 from revdeq.solution import GradientError, Health

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from revdeq.adjoint.reversal import Reversed
-from revdeq.function import PartialLeaves
+from revdeq.linearisation import PartialLeaves
 from revdeq.residual import joint_norm, leaf_norms, sample_largest
 from revdeq.solution import GradientError, Health
 from revdeq.solver.reversible import Coupled, Reversible

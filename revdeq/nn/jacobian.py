@@ -5,7 +5,7 @@ from typing import cast
 
 import torch
 
-from revdeq.function import PartialLeaves
+from revdeq.linearisation import PartialLeaves
 from revdeq.solver.parameters import validated_count
 from revdeq.tree import Tree, flatten, unflatten
 

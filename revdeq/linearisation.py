@@ -1,0 +1,78 @@
+"""The derivative of f at one state, as products with cotangents."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+
+from revdeq.solution import GradientError
+from revdeq.tree import Leaves
+
+
+PartialLeaves: TypeAlias = tuple[torch.Tensor | None, ...]
+"""Leaves of a cotangent or gradient, in which None stands for an exact zero."""
+
+
+def vjp(
+    values: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor | None], sources: Leaves, keep: bool = False
+) -> PartialLeaves:
+    """Return the products of `cotangents` with the derivative of `values` in `sources`.
+
+    Args:
+        values: tensors computed from `sources` with a graph; those without one have an exact zero as derivative.
+        cotangents: one for each of `values`, in its dtype; None for zero.
+        sources: tensors that require grad.
+        keep: whether to keep the graph for another call.
+    """
+    pairs = [(v, c) for v, c in zip(values, cotangents, strict=True) if c is not None and v.requires_grad]
+    if not pairs:
+        return (None,) * len(sources)
+    # allow_unused: a source that no value depends on has an exact zero as its gradient, given as None.
+    found = torch.autograd.grad(
+        [v for v, _ in pairs], sources, [c for _, c in pairs], retain_graph=keep, allow_unused=True
+    )
+    return tuple(found)
+
+
+class Linearisation:
+    """f at one state, with the graph of this one evaluation, through which cotangents are pulled back.
+
+    Attributes:
+        value: leaves of f(z), detached.
+    """
+
+    def __init__(self, z: Leaves, value: Leaves, inputs: Leaves, watched: Leaves) -> None:
+        self._z, self._value, self._inputs, self._watched = z, value, inputs, watched
+        self.value: Leaves = tuple(v.detach() for v in value)
+
+    def pull_back(self, cotangent: Leaves) -> tuple[PartialLeaves, PartialLeaves]:
+        """Return the products of `cotangent` with df/dz and with the derivative in the inputs, and free the graph.
+
+        Args:
+            cotangent: leaves shaped like f(z), in any floating dtype; rounded to the dtype of f(z).
+
+        Returns:
+            The cotangent of z in the dtypes of f, and the gradients of `Replay.inputs`; None stands for an exact zero.
+
+        Raises:
+            GradientError: f read a trainable tensor here that its first evaluation did not read.
+        """
+        first, last = len(self._z), len(self._z) + len(self._inputs)
+        grads = self._vjp(cotangent, (*self._z, *self._inputs, *self._watched), keep=False)
+        for tensor, grad in zip(self._watched, grads[last:], strict=True):
+            if grad is not None:
+                raise GradientError(
+                    f"function read a trainable tensor of shape {tuple(tensor.shape)} that it did not read in its "
+                    "first evaluation, so its gradient would be lost; pass it in args, or give the module that holds "
+                    "it as the function itself."
+                )
+        return grads[:first], grads[first:last]
+
+    def pull_back_state(self, cotangent: Leaves) -> PartialLeaves:
+        """Return the product of `cotangent` with df/dz alone, and keep the graph for more."""
+        return self._vjp(cotangent, self._z, keep=True)
+
+    def _vjp(self, cotangent: Leaves, sources: Leaves, *, keep: bool) -> PartialLeaves:
+        return vjp(
+            self._value, tuple(c.to(v.dtype) for v, c in zip(self._value, cotangent, strict=True)), sources, keep
+        )
