@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from revdeq.arithmetic.bitwise import GREATEST_BASE, bitwise_betas, bitwise_form, tape_size
+from revdeq.arithmetic.forms import bitwise_betas, bitwise_form, tape_size
+from revdeq.arithmetic.packing import GREATEST_BASE
 from revdeq.estimate import extreme_eigenvalues
 from revdeq.memory import memory_of
 from revdeq.planned import Plan as Plan, PlanError as PlanError, Reach as Reach, dtype_name

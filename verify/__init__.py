@@ -20,6 +20,5 @@ from verify.result import (
     NotMeasured as NotMeasured,
     Results as Results,
     ResultsError as ResultsError,
-    read_results as read_results,
-    write_results as write_results,
 )
+from verify.result_file import read_results as read_results, write_results as write_results

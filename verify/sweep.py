@@ -32,16 +32,8 @@ from verify.environment import SEED, command_line, cuda_absence, describe
 from verify.planted.selftest import selftest
 from verify.problems import PROBLEMS, get_problem
 from verify.profiles import PROFILES, STUDY_NAMES, Task, cases, checks_for, left_out, tasks
-from verify.result import (
-    Curve,
-    FaultRecord,
-    Measurement,
-    NotMeasured,
-    Results,
-    ResultsError,
-    read_results,
-    write_results,
-)
+from verify.result import Curve, FaultRecord, Measurement, NotMeasured, Results, ResultsError
+from verify.result_file import read_results, write_results
 from verify.studies import measure_study, studies_left_out
 from verify.subject import load_subject
 

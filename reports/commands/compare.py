@@ -11,7 +11,8 @@ from reports.commands.status import leave, user_errors
 from reports.compare import compare as compare_runs, describe
 from reports.text import plural
 from verify.gate import judge
-from verify.result import Results, read_results
+from verify.result import Results
+from verify.result_file import read_results
 
 
 def compare(

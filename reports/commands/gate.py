@@ -15,7 +15,8 @@ from reports.text import plural
 from reports.verdict import counts, headline
 from verify.gate import judge
 from verify.ledger import read_ledger, record as record_run, write_ledger
-from verify.result import Results, read_results, write_text
+from verify.result import Results
+from verify.result_file import read_results, write_text
 
 
 def gate(

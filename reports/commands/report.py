@@ -21,7 +21,7 @@ def report(
     from reports.evidence import recorded_results
     from reports.merge import merge
     from reports.render import write_report
-    from verify.result import read_results
+    from verify.result_file import read_results
 
     with user_errors():
         runs = [read_results(path) for path in results]

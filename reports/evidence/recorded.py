@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from reports.errors import ReportError
-from verify.result import Results, read_results
+from verify.result import Results
+from verify.result_file import read_results
 
 
 EVIDENCE = Path(__file__).parent

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from reports import command
 from reports.cli import app
 from verify.case import CaseError
-from verify.result import FaultRecord, read_results, to_json, write_results
+from verify.result import FaultRecord
+from verify.result_file import read_results, to_json, write_results
 from verify.subject import SubjectError
 from verify.sweep import SweepError
 

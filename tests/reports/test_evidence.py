@@ -6,7 +6,8 @@ import pytest
 
 from reports.errors import ReportError
 from reports.evidence import EVIDENCE, recorded_results
-from verify.result import ResultsError, write_results
+from verify.result import ResultsError
+from verify.result_file import write_results
 
 
 def test_recorded_runs_of_this_distribution_can_be_read():

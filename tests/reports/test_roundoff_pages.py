@@ -23,7 +23,8 @@ from reports.sections.trust import PAPER_SETTINGS
 from reports.sections.winners import crossing, gain, winner_blocks
 from reports.tables import curve_table
 from verify.envelope import CAP
-from verify.result import Curve, read_results, write_results
+from verify.result import Curve
+from verify.result_file import read_results, write_results
 from verify.roundoff_study.cost import SAMPLES, WIDTH
 
 

@@ -8,7 +8,7 @@ import torch
 
 from revdeq import ReversibleAdjoint, solve
 from revdeq.arithmetic import tape_size
-from revdeq.arithmetic.bitwise import bitwise_betas
+from revdeq.arithmetic.forms import bitwise_betas
 from revdeq.plan import Plan, PlanError, plan
 from revdeq.precision import function_error, reversal_error
 from revdeq.rates import ellipse_points

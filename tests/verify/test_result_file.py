@@ -9,18 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from verify.result import (
-    Curve,
-    FaultRecord,
-    Measurement,
-    NotMeasured,
-    Results,
-    ResultsError,
-    from_json,
-    read_results,
-    to_json,
-    write_results,
-)
+from verify.result import Curve, FaultRecord, Measurement, NotMeasured, Results, ResultsError
+from verify.result_file import from_json, read_results, to_json, write_results
 
 
 ENVIRONMENT = {

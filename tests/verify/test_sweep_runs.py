@@ -15,7 +15,8 @@ from verify.gate import judge
 from verify.planted.base import Honest
 from verify.problems import get_problem
 from verify.profiles import PAPER, PRECISIONS, PROFILES, Task, cases, checks_for, tasks
-from verify.result import ResultsError, read_results
+from verify.result import ResultsError
+from verify.result_file import read_results
 from verify.subject import SubjectError
 from verify.sweep import Part, SweepError, measure_task, run
 

@@ -1,0 +1,242 @@
+"""The file of a run's results: one versioned JSON file.
+
+It is strict JSON (RFC 8259): a float that JSON cannot hold is written as "nan", "inf" or "-inf" and read back as that
+float, unknown and missing keys are errors, and a file is replaced whole or not at all.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import tempfile
+import types
+import typing
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from verify.result import Results, ResultsError
+
+
+SCHEMA = "revdeq-results"
+VERSION = 1
+
+_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Path:
+    """Where in the file a value stands, for error messages."""
+
+    text: str = field(default="results")
+
+    def __truediv__(self, part: str | int) -> _Path:
+        return _Path(f"{self.text}[{part}]" if isinstance(part, int) else f"{self.text}.{part}")
+
+
+def to_json(results: Results) -> dict[str, Any]:
+    """Plain JSON values of `results`, schema and version first."""
+    return {"schema": SCHEMA, "version": VERSION, **cast("dict[str, Any]", _encode(results))}
+
+
+def from_json(data: object) -> Results:
+    """Results from plain JSON values.
+
+    Raises:
+        ResultsError: if the schema, the version, a key or a type is not the one that this version writes.
+    """
+    if not isinstance(data, dict):
+        raise ResultsError("a results file holds one JSON object, not a list or a value: write it with revdeq verify.")
+    values = cast("dict[str, Any]", data)
+    if values.get("schema") != SCHEMA:
+        raise ResultsError(f"schema is {values.get('schema')!r}, not {SCHEMA!r}: give a file that revdeq verify wrote.")
+    if values.get("version") != VERSION:
+        raise ResultsError(
+            f"schema version is {values.get('version')!r} and this revdeq reads version {VERSION}: "
+            "read it with the revdeq that wrote it, or run revdeq verify again."
+        )
+    body = {key: value for key, value in values.items() if key not in ("schema", "version")}
+    return _decode(body, Results, _Path())
+
+
+def read_results(path: str | Path) -> Results:
+    """Read a results file.
+
+    Raises:
+        ResultsError: if the file is not there, is cut short, is not strict JSON, or is of another schema or version.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ResultsError(f"there is no results file at {path}: make one with revdeq verify --out DIR.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultsError(f"{path} cannot be read ({error}): give a results file that revdeq verify wrote.") from error
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+    except json.JSONDecodeError as error:
+        raise ResultsError(
+            f"{path} is truncated or not JSON (line {error.lineno}, column {error.colno}: {error.msg}): "
+            "run revdeq verify again, into the same folder to resume."
+        ) from error
+    except ResultsError as error:
+        raise ResultsError(f"{path}: {error}") from error
+    try:
+        return from_json(data)
+    except ResultsError as error:
+        raise ResultsError(f"{path}: {error}") from error
+
+
+def write_results(results: Results, path: str | Path) -> Path:
+    """Write a results file; an existing one is replaced whole, or left untouched if anything goes wrong.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ResultsError: if the folder cannot be made or written.
+    """
+    return write_text(_one_row_a_line(to_json(results)) + "\n", path)
+
+
+def _one_row_a_line(data: dict[str, Any]) -> str:
+    """JSON with each row, curve and record on a line of its own: small, and lines can be compared."""
+    parts: list[str] = []
+    for key, value in data.items():
+        if isinstance(value, list) and value:
+            rows = ",\n".join(json.dumps(row, allow_nan=False) for row in cast("list[object]", value))
+            parts.append(f"{json.dumps(key)}: [\n{rows}\n]")
+        else:
+            parts.append(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
+    return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def write_text(text: str, path: str | Path) -> Path:
+    """Write `text` to `path` through a temporary file in the same folder and `os.replace`.
+
+    Raises:
+        ResultsError: if the folder cannot be made or written.
+    """
+    path = Path(path)
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise ResultsError(
+            f"{path} cannot be written ({error.strerror or error}): choose an output folder that can be."
+        ) from error
+    return path
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _encode(value: object) -> object:
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return [_encode(item) for item in cast("list[object]", value)]
+    if isinstance(value, dict):
+        return {key: _encode(item) for key, item in cast("dict[str, object]", value).items()}
+    return {item.name: _encode(getattr(value, item.name)) for item in fields(cast("Any", value))}
+
+
+def _decode(value: object, kind: Any, path: _Path) -> Any:
+    if kind is Any or kind is object:
+        return value
+    origin = get_origin(kind)
+    if origin is types.UnionType or origin is typing.Union:
+        options = get_args(kind)
+        if value is None:
+            if type(None) not in options:
+                raise _wrong(path, value, kind)
+            return None
+        (only,) = (option for option in options if option is not type(None))
+        return _decode(value, only, path)
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise _wrong(path, value, " or ".join(get_args(kind)))
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _wrong(path, value, "a list")
+        return tuple(
+            _decode(item, get_args(kind)[0], path / place) for place, item in enumerate(cast("list[object]", value))
+        )
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _wrong(path, value, "an object")
+        return cast("dict[str, Any]", value)
+    if kind is float:
+        if isinstance(value, str) and value in _NOT_FINITE:
+            return _NOT_FINITE[value]
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise _wrong(path, value, 'a number, "nan", "inf" or "-inf"')
+        return float(value)
+    if kind in (str, bool, int):
+        if type(value) is not kind:
+            raise _wrong(path, value, {str: "a string", bool: "true or false", int: "an integer"}[kind])
+        return value
+    return _decode_object(value, kind, path)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Return the types of the fields of a record, which are resolved once and not once a row."""
+    hints = get_type_hints(kind)
+    return {item.name: hints[item.name] for item in fields(cast("Any", kind))}
+
+
+def _decode_object(value: object, kind: type[T], path: _Path) -> T:
+    if not isinstance(value, dict):
+        raise _wrong(path, value, "an object")
+    values = cast("dict[str, object]", value)
+    hints = _hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    missing = [name for name in hints if name not in values]
+    if unknown or missing:
+        raise ResultsError(
+            f"{path.text} lacks {missing} and has unknown {unknown}: "
+            f"version {VERSION} of the schema has exactly its own keys; run revdeq verify again."
+        )
+    return kind(**{name: _decode(values[name], hint, path / name) for name, hint in hints.items()})
+
+
+def _wrong(path: _Path, value: object, allowed: object) -> ResultsError:
+    shown = repr(value)
+    return ResultsError(
+        f"{path.text} is {shown if len(shown) <= 60 else shown[:57] + '...'}, allowed is {allowed}: "
+        "run revdeq verify again instead of editing the file."
+    )
+
+
+def _refuse_constant(name: str) -> float:
+    raise ResultsError(f"the bare word {name} is not JSON: write it as a string, as revdeq verify does.")
+
+
+def _refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ResultsError("an object holds the same key twice: run revdeq verify again instead of editing the file.")
+    return values
