@@ -200,7 +200,7 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
             claim="the gradient agrees with central differences of the subject's own forward pass",
             comparison="<=",
             threshold=RATIO_LIMIT,
-            why="the step ladder's own error estimate is the unit; its best step balances truncation and rounding",
+            why="the unit is the difference's own error estimate, with what rounding does to the gradient",
             least=32,
         ),
         "taylor-order": Criterion(

@@ -21,6 +21,9 @@ from revdeq.solver.reversible import Coupled, Reversible
 
 
 Adjoint = Literal["reversible", "default", "unrolled", "implicit"]
+ADJOINT_STEPS = 10_000
+"""Steps that the adjoint equation may take: the slowest problem of the zoo needs some 2,000."""
+
 Function = Callable[[Tensor, Any], Tensor]
 
 
@@ -164,7 +167,7 @@ def _adjoint(settings: Settings) -> Any:
         return revdeq.ReversibleAdjoint()
     if settings.adjoint == "unrolled":
         return revdeq.UnrolledAdjoint()
-    return revdeq.ImplicitAdjoint(rtol=settings.tolerance, atol=0.0)
+    return revdeq.ImplicitAdjoint(rtol=settings.tolerance, atol=0.0, max_steps=ADJOINT_STEPS)
 
 
 def _solver(settings: Settings) -> Reversible:

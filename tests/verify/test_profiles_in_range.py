@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
+from revdeq.arithmetic import half_step
 from verify.case import Case
 from verify.checks import Trial
 from verify.checks.asymptotic import iterates
 from verify.curves import measure_curves
 from verify.problems import get_problem, problem_names
-from verify.profiles import LONG_CURVE_STEPS, UNBOUNDED, Task, betas, left_out, tasks
+from verify.profiles import CORRELATED, LONG_CURVE_STEPS, OUTSIDE, Task, betas, cases, left_out, tasks
 from verify.subject import load_subject
 
 
@@ -34,13 +35,49 @@ def test_problems_stay_finite_at_every_beta_that_is_measured(name: str) -> None:
     assert [beta for beta in betas(name, "full") if not is_finite_throughout(name, beta)] == []
 
 
-def test_what_leaves_every_range_is_left_out_and_said() -> None:
+def test_what_leaves_the_domain_is_left_out_and_said() -> None:
     planned = {(task.problem, task.beta) for task in tasks("full", ("cpu",))}
-    said = [entry.what for entry in left_out("full")]
-    for name, beta in UNBOUNDED:
-        assert not is_finite_throughout(name, beta)
+    said = {entry.what for entry in left_out("full")}
+    for name, beta in OUTSIDE:
         assert (name, beta) not in planned
         assert f"{name} at beta {beta:g}" in said
+    assert not is_finite_throughout("lambert-w", 1.9)
+
+
+def test_riccati_states_leave_the_positive_definite_matrices() -> None:
+    problem = get_problem("riccati")
+    z, args = problem.inputs(torch.float64, "cpu")
+    y, least = z, math.inf
+    for _ in range(4):
+        y = (1 - 1.9) * y + 1.9 * problem.function(z, args)
+        z = (1 - 1.9) * z + 1.9 * problem.function(y, args)
+        least = min(least, float(torch.linalg.eigvalsh(z).min()))
+    assert least < 0
+
+
+def test_cases_with_correlated_roundings_are_left_out_and_said() -> None:
+    said = {entry.what for entry in left_out("full")}
+    for name, dtype, steps in CORRELATED:
+        planned = {(case.dtype, case.num_steps) for case in cases(Task(name, 0.8, "cpu", "full"))}
+        assert (dtype, steps) not in planned
+        assert (dtype, steps // 2) in planned
+        assert f"{name} in {dtype} after {steps} steps" in said
+
+
+def test_roundings_of_the_slow_map_in_bfloat16_add_up() -> None:
+    problem, beta = get_problem("affine-slow"), 1.2
+    z, args = problem.inputs(torch.bfloat16, "cpu")
+    exact_args = {name: value.double() for name, value in args.items()}
+    y, errors = z, []
+    for half in range(32):
+        state, at = (z, y) if half % 2 else (y, z)
+        moved = half_step(state, problem.function(at, args), beta)
+        exact = (1 - beta) * state.double() + beta * problem.function(at.double(), exact_args)
+        errors.append(moved.double() - exact)
+        y, z = (y, moved) if half % 2 else (moved, z)
+    total = torch.stack(errors)
+    independent = total.square().sum(dim=0).mean().sqrt()
+    assert float(total.sum(dim=0).square().mean().sqrt() / independent) > 3.0
 
 
 def test_curve_of_a_diverging_iteration_ends_where_the_solver_refuses() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from verify.checks.observation import Binding, Observation
 from verify.checks.ratio import ratio_row
 from verify.checks.trial import Trial, cost
@@ -22,7 +24,8 @@ def check_gradient(trial: Trial) -> list[Measurement]:
         A row per adjoint and leaf; "failed" where a leaf got no gradient.
 
     How this can fail: a lost term, leaf or cotangent, a wrong factor, the implicit gradient in place of this one, sums
-    in a narrow dtype. Only rows with power below 2^-20 see a dropped term; bfloat16 rows see rounding alone.
+    in a narrow dtype. Only rows with power below 2^-20 see a dropped term; bfloat16 rows see rounding alone, and rows
+    of a reversal that is predicted to lose the states see nothing.
 
     References:
         McCallum, Arora, Foster, arXiv 2509.12917, the reversible backward pass; (THEORY 1, M1).
@@ -57,6 +60,7 @@ def _rows(trial: Trial, check: str, adjoint: Adjoint, seen: Observation, prefix:
     case = trial.case
     expected = trial.references.n_step(trial.problem, case.beta, case.num_steps)
     scale = trial.scale("unrolled" if adjoint == "unrolled" else "reversible")
+    spoilt = adjoint == "reversible" and case.arithmetic != "bitwise" and trial.reversal_loses_the_states()
     return [
         ratio_row(
             trial,
@@ -67,6 +71,7 @@ def _rows(trial: Trial, check: str, adjoint: Adjoint, seen: Observation, prefix:
             scale=scale.gradient[leaf],
             uncertainty=expected.uncertainty[leaf],
             adjoint=adjoint,
+            least_power=math.inf if spoilt else 0.0,
             target="n-step",
             **cost(seen),
         )

@@ -28,6 +28,7 @@ def ratio_row(
     uncertainty: float,
     adjoint: str = "",
     power_limit: float | None = ROUNDING_POWER,
+    least_power: float = 0.0,
     **fields: Any,
 ) -> Measurement:
     """R = RMS(got - expected) / scale over the components of one leaf, with the worst component shown.
@@ -42,6 +43,7 @@ def ratio_row(
         uncertainty: largest error of a component of the reference.
         adjoint: which adjoint `got` came from.
         power_limit: largest scale, relative to the reference's RMS, at which the row counts; None where it always does.
+        least_power: the row's power where that is larger; infinite where rounding has spoilt what the scale stands on.
         fields: further columns of the row.
 
     Returns:
@@ -61,7 +63,7 @@ def ratio_row(
     info = torch.finfo(trial.case.torch_dtype)
     floor = max(info.eps / 2 * size, info.smallest_normal * info.eps / 2) / math.sqrt(3.0)
     scale = max(scale, floor) if math.isfinite(scale) else scale
-    power = scale / size if size > 0 else math.inf
+    power = max(scale / size if size > 0 else math.inf, least_power)
     status: Status = "measured"
     reason = ""
     if power_limit is not None and not power <= power_limit:

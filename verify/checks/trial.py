@@ -94,6 +94,16 @@ class Trial:
             gradient={leaf: math.hypot(value, slipped.gradient[leaf]) for leaf, value in scale.gradient.items()},
         )
 
+    def reversal_loses_the_states(self) -> bool:
+        """Whether the rebuilt start is predicted to be further off than its own size.
+
+        Then the states at which backward evaluates f are anything, and so are the overflow and the fallback that may
+        follow: what a gradient taken there should be, and what it costs, nobody can say.
+        """
+        start = self.references.n_step(self.problem, self.case.beta, self.case.num_steps).trajectory[0][1]
+        size = float(np.sqrt(np.mean(start.astype(np.float64) ** 2)))
+        return not self.scale().reconstruction[0] <= size
+
     def slipped(self) -> bool:
         """Whether backward evaluated f at a state that is not, bit for bit, one of the forward pass."""
         seen = self.observe("reversible")
