@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from revdeq import Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
+from revdeq import Relaxed, Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
 
 
 pytestmark = pytest.mark.gpu
@@ -112,8 +112,18 @@ def test_function_that_differentiates_inside_gives_the_unrolled_gradient():
         torch.testing.assert_close(g, w, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("adjoint", [ReversibleAdjoint(), UnrolledAdjoint()], ids=repr)
-def test_fixed_steps_are_captured_in_a_cuda_graph_and_replayed_on_new_data(adjoint: Any):
+@pytest.mark.parametrize(
+    ("solver", "adjoint"),
+    [
+        (Reversible(0.8), ReversibleAdjoint()),
+        (Reversible(0.8), UnrolledAdjoint()),
+        (Reversible(0.8, arithmetic="bitwise"), ReversibleAdjoint()),
+        (Reversible("adaptive"), ReversibleAdjoint()),
+        (Relaxed(0.5), UnrolledAdjoint()),
+    ],
+    ids=repr,
+)
+def test_fixed_steps_are_captured_in_a_cuda_graph_and_replayed_on_new_data(solver: Any, adjoint: Any):
     linear, x = nn.Linear(16, 16, device="cuda"), torch.randn(8, 16, device="cuda")
 
     def run() -> torch.Tensor:
@@ -122,7 +132,7 @@ def test_fixed_steps_are_captured_in_a_cuda_graph_and_replayed_on_new_data(adjoi
                 lambda z, a: torch.tanh(0.3 * linear(z) + a),
                 torch.zeros_like(x),
                 x,
-                solver=Reversible(0.8),
+                solver=solver,
                 adjoint=adjoint,
                 max_steps=4,
                 throw=False,
