@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from verify.checks.asymptotic import predicted_rate
 from verify.checks.ratio import ratio_row, rms
 from verify.checks.trial import Trial, cost, default_tolerance
 from verify.reference import jacobian
@@ -13,6 +14,10 @@ from verify.result import Measurement
 
 
 STEPS = 400
+"""Steps after which most problems have converged to rounding; a slow one takes as many as its rate asks for."""
+
+CONVERGED = 1e-18
+"""What is then left of the error at the start."""
 
 
 def check_implicit_gradient(trial: Trial) -> list[Measurement]:
@@ -33,7 +38,9 @@ def check_implicit_gradient(trial: Trial) -> list[Measurement]:
         Bai, Kolter, Koltun, arXiv 1909.01377, theorem 1; (THEORY 1).
     """
     expected = trial.references.fixed_point(trial.problem)
-    seen = trial.observe("implicit", num_steps=STEPS)
+    rate = predicted_rate(trial)
+    steps = max(STEPS, math.ceil(math.log(CONVERGED) / math.log(rate))) if 0 < rate < 1 else STEPS
+    seen = trial.observe("implicit", num_steps=steps)
     matrix = jacobian(trial.problem, expected.z_star.astype(np.float64), trial.problem.args)
     amplification = float(np.linalg.norm(np.linalg.inv(np.eye(len(matrix)) - matrix), 2))
     tolerance = default_tolerance(trial.case)
@@ -54,7 +61,7 @@ def check_implicit_gradient(trial: Trial) -> list[Measurement]:
             adjoint="implicit",
             power_limit=None,
             target="fixed-point",
-            num_steps=STEPS,
+            num_steps=steps,
             **cost(seen),
         )
         for leaf, gradient in expected.gradient.items()
