@@ -107,7 +107,7 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
             comparison="<=",
             threshold=RATIO_LIMIT,
             why=_RATIO,
-            least=6300,
+            least=6200,
             power=ROUNDING_POWER,
             least_logic=4200,
             reference=True,
@@ -246,7 +246,7 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
             comparison="==",
             threshold=0.0,
             why="the cost that the method promises, counted",
-            least=1398,
+            least=1396,
         ),
         "saved-bytes": Criterion(
             claim="what is kept between forward and backward does not grow with N",
