@@ -58,7 +58,8 @@ class _ForwardMap:
     """f in multiprecision from the forward graph alone, every leaf free."""
 
     def __init__(self, traced: Traced, leaves: tuple[str, ...], digits: int) -> None:
-        self.ops = Multiprecision(digits)
+        # Not strict: a branch that is not taken may leave its domain, as in where(x > 0, log(x), 0).
+        self.ops = Multiprecision(digits, strict=False)
         arrays = traced.arrays()
         self.names = leaves
         self._state = traced.state
@@ -214,6 +215,12 @@ def confirm(
             break
         digits *= 2
         value, error = difference_quotient(traced, loss, names, digits, progress)
+    if not value.context.isfinite(value):
+        sentence = (
+            "f is not finite at a small step from the point, which lies at the edge of its domain; start inside it"
+        )
+        finding = Finding(f"{claim} confirmed", Answer.UNDECIDED, sentence)
+        return Confirmation(finding, str(value), "", 0.0, math.inf)
     with flint_precision(math.ceil(digits * math.log2(10)) + 32):
         along = arb(0)
         for name, balls in gradient.items():

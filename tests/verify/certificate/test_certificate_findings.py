@@ -114,6 +114,23 @@ def test_step_exactly_on_a_kink_is_counted_and_not_refuted() -> None:
     assert "exactly on a kink" in finding(found, "N-step gradient confirmed").sentence
 
 
+def test_branch_that_is_not_taken_may_leave_its_domain() -> None:
+    found = certify(scalar(lambda z, x: 0.3 * torch.where(z + x > 0, (z + x).log(), z + x - 2), x=-0.5), **QUICK)
+    assert finding(found, "implicit gradient confirmed").answer is Answer.CERTIFIED
+    assert finding(found, "N-step gradient confirmed").answer is Answer.CERTIFIED
+
+
+def test_point_at_the_edge_of_the_domain_is_neither_confirmed_nor_refuted(tmp_path: Path) -> None:
+    z0, x = torch.zeros(1, 2, dtype=F64), torch.tensor([[0.0, 1.0]], dtype=F64)
+    found = certify((lambda z, x: 0.25 * z + x.pow(1.5), z0, x), **QUICK)
+    for claim in ("implicit gradient confirmed", "N-step gradient confirmed"):
+        assert finding(found, claim).answer is Answer.UNDECIDED
+        assert "edge of its domain" in finding(found, claim).sentence
+    path = tmp_path / "certificate.json"
+    found.write(path)
+    assert read_certificate(path)["answer"] == "undecided"
+
+
 def test_singular_fixed_point_is_undecided() -> None:
     found = certify(scalar(lambda z, x: z - z**3 * x, start=0.0), **QUICK)
     assert finding(found, "fixed point").answer is Answer.UNDECIDED

@@ -122,12 +122,15 @@ class Multiprecision:
         return _object_array(np.absolute(x))
 
     def power(self, x: Array, exponent: float) -> Array:
-        """Elementwise x ** exponent; raises ValueError where the result is not real."""
+        """Elementwise x ** exponent; where the result is not real it raises ValueError or gives NaN."""
         wanted: Any = exponent if isinstance(exponent, int) else self.context.mpf(exponent)
         result = self._elementwise(lambda value: self.context.power(value, wanted))(x)
-        if any(isinstance(value, self.context.mpc) for value in result.flat):
+        complex_ones = np.array([isinstance(value, self.context.mpc) for value in result.flat]).reshape(result.shape)
+        if not complex_ones.any():
+            return result
+        if self.strict:
             raise ValueError(f"a negative number to the power {exponent} is not real; take an integer exponent")
-        return result
+        return np.where(complex_ones, self.context.nan, result)
 
     def matmul(self, a: Array, b: Array) -> Array:
         """Matrix product; every inner product is summed exactly and rounded once (mpmath's fdot)."""
