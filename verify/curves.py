@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from verify.case import Case
 from verify.checks import Trial
-from verify.checks.asymptotic import iterates, predicted_rate
+from verify.checks.asymptotic import iterates, predicted_rate, steps_to_fall
 from verify.checks.counts import kept_bytes
 from verify.checks.observation import observe
 from verify.checks.ratio import rms
@@ -162,8 +162,7 @@ def _convergence_curve(trial: Trial) -> Curve:
     """Distance of the iterates from the fixed point, with the line that the spectral rate predicts."""
     star = trial.references.fixed_point(trial.problem)
     rate = predicted_rate(trial)
-    needed = math.ceil(math.log(1e-18) / math.log(rate)) if 0 < rate < 1 else MOST_POINTS
-    states = iterates(trial, min(needed, MOST_ITERATES), may_refuse=True)
+    states = iterates(trial, min(steps_to_fall(rate, 1e-18, MOST_POINTS), MOST_ITERATES), may_refuse=True)
     size = _norm(star.z_star)
     errors = np.array([np.linalg.norm(difference(to_numpy(state), star.z_star)) / size for state in states])
     chosen = np.unique(np.linspace(0, len(errors) - 1, MOST_POINTS).astype(int))

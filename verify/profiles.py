@@ -235,11 +235,11 @@ def left_out(profile: str) -> tuple[NotMeasured, ...]:
     """What a profile leaves to a larger one, in words."""
     if profile != "quick":
         outside = [NotMeasured(what=f"{name} at beta {beta:g}", why=why) for (name, beta), why in OUTSIDE.items()]
-        creeping = [
+        correlated = [
             NotMeasured(what=f"{name} in {dtype} after {steps} steps", why=why)
             for (name, dtype, steps), why in CORRELATED.items()
         ]
-        return (*outside, *creeping)
+        return (*outside, *correlated)
     beyond = [name for name in problem_names("full") if name not in problem_names("quick")]
     return (
         NotMeasured(what=f"problems {', '.join(beyond)}", why="left to the full profile"),

@@ -1,6 +1,7 @@
 """What the profiles measure stays within the range of numbers, and what diverges ends a curve instead of a run."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,15 +16,20 @@ from verify.profiles import CORRELATED, LONG_CURVE_STEPS, OUTSIDE, Task, betas, 
 from verify.subject import load_subject
 
 
-def is_finite_throughout(name: str, beta: float) -> bool:
+def states(name: str, beta: float, num_steps: int) -> Iterator[torch.Tensor]:
+    """z_1, z_2, ... of a problem in float64, without the solver."""
     problem = get_problem(name)
     z, args = problem.inputs(torch.float64, "cpu")
     y = z
     with torch.no_grad():
-        for _ in range(max(LONG_CURVE_STEPS)):
+        for _ in range(num_steps):
             y = (1 - beta) * y + beta * problem.function(z, args)
             z = (1 - beta) * z + beta * problem.function(y, args)
-    return bool(torch.isfinite(z).all())
+            yield z
+
+
+def is_finite_throughout(name: str, beta: float) -> bool:
+    return all(bool(torch.isfinite(z).all()) for z in states(name, beta, max(LONG_CURVE_STEPS)))
 
 
 def trial(name: str, beta: float, dtype: str = "float64") -> Trial:
@@ -45,13 +51,7 @@ def test_what_leaves_the_domain_is_left_out_and_said() -> None:
 
 
 def test_riccati_states_leave_the_positive_definite_matrices() -> None:
-    problem = get_problem("riccati")
-    z, args = problem.inputs(torch.float64, "cpu")
-    y, least = z, math.inf
-    for _ in range(4):
-        y = (1 - 1.9) * y + 1.9 * problem.function(z, args)
-        z = (1 - 1.9) * z + 1.9 * problem.function(y, args)
-        least = min(least, float(torch.linalg.eigvalsh(z).min()))
+    least = min(float(torch.linalg.eigvalsh(z).min()) for z in states("riccati", 1.9, 4))
     assert least < 0
 
 

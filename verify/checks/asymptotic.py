@@ -73,6 +73,11 @@ def predicted_rate(trial: Trial) -> float:
     return step_rate(eigenvalues, trial.case.beta)
 
 
+def steps_to_fall(rate: float, factor: float, otherwise: int) -> int:
+    """Steps after which an error that falls by `rate` a step is `factor` of itself; `otherwise` if it never falls."""
+    return math.ceil(math.log(factor) / math.log(rate)) if 0 < rate < 1 else otherwise
+
+
 def decay(trial: Trial) -> Decay:
     """Iterate the subject as far as its errors fall, and measure them.
 
@@ -81,7 +86,7 @@ def decay(trial: Trial) -> Decay:
     """
     problem = trial.problem
     predicted = predicted_rate(trial)
-    needed = math.ceil(math.log(1e-13) / math.log(predicted)) + LEAST_POINTS if 0 < predicted < 1 else MOST_STEPS + 1
+    needed = steps_to_fall(predicted, 1e-13, MOST_STEPS + 1) + LEAST_POINTS
     if needed > MOST_STEPS:
         raise ValueError(f"the predicted rate {predicted:.6g} of {problem.name} cannot be seen in {MOST_STEPS} steps.")
     star = trial.references.fixed_point(problem).z_star

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from verify.checks.observation import Binding, Observation
-from verify.checks.ratio import ratio_row
+from verify.checks.ratio import ratio_row, reversal_loses_the_states
 from verify.checks.trial import Trial, cost
 from verify.result import Measurement
 from verify.subject import Adjoint
@@ -60,7 +60,7 @@ def _rows(trial: Trial, check: str, adjoint: Adjoint, seen: Observation, prefix:
     case = trial.case
     expected = trial.references.n_step(trial.problem, case.beta, case.num_steps)
     scale = trial.scale("unrolled" if adjoint == "unrolled" else "reversible")
-    spoilt = adjoint == "reversible" and case.arithmetic != "bitwise" and trial.reversal_loses_the_states()
+    spoilt = adjoint == "reversible" and reversal_loses_the_states(trial)
     return [
         ratio_row(
             trial,

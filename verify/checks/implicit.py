@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from verify.checks.asymptotic import predicted_rate
+from verify.checks.asymptotic import predicted_rate, steps_to_fall
 from verify.checks.ratio import ratio_row, rms
 from verify.checks.trial import Trial, cost, default_tolerance
 from verify.reference import jacobian
@@ -38,8 +38,7 @@ def check_implicit_gradient(trial: Trial) -> list[Measurement]:
         Bai, Kolter, Koltun, arXiv 1909.01377, theorem 1; (THEORY 1).
     """
     expected = trial.references.fixed_point(trial.problem)
-    rate = predicted_rate(trial)
-    steps = max(STEPS, math.ceil(math.log(CONVERGED) / math.log(rate))) if 0 < rate < 1 else STEPS
+    steps = max(STEPS, steps_to_fall(predicted_rate(trial), CONVERGED, STEPS))
     seen = trial.observe("implicit", num_steps=steps)
     matrix = jacobian(trial.problem, expected.z_star.astype(np.float64), trial.problem.args)
     amplification = float(np.linalg.norm(np.linalg.inv(np.eye(len(matrix)) - matrix), 2))

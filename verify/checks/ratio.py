@@ -85,6 +85,22 @@ def ratio_row(
     )
 
 
+def start_power(trial: Trial) -> float:
+    """Error that rounding is predicted to leave in the rebuilt start z_0, relative to its size."""
+    start = trial.references.n_step(trial.problem, trial.case.beta, trial.case.num_steps).trajectory[0][1]
+    size = rms(start.astype(np.float64))
+    return trial.scale().reconstruction[0] / size if size > 0 else math.inf
+
+
+def reversal_loses_the_states(trial: Trial) -> bool:
+    """Whether rounding is predicted to drown the rebuilt start, so that its own row has no power; never for integers.
+
+    Then the states at which backward evaluates f are anything, and so are the overflow and the fallback that may
+    follow: what a gradient taken there should be, and what it costs, nobody can say.
+    """
+    return trial.case.arithmetic != "bitwise" and not start_power(trial) <= ROUNDING_POWER
+
+
 def rms(values: NDArray[np.float64]) -> float:
     """Root of the mean square; NaN for an empty array, so that an empty sample fails."""
     if values.size == 0:

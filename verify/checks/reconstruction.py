@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.checks.ratio import ratio_row, rms
+from verify.checks.ratio import ratio_row, rms, start_power
 from verify.checks.trial import Trial, cost, to_numpy
 from verify.criteria import ROUNDING_POWER
 from verify.reference import difference
@@ -71,7 +71,7 @@ def check_backward_states(trial: Trial) -> list[Measurement]:
     trajectory = trial.references.n_step(trial.problem, case.beta, steps)
     scale = trial.scale()
     if len(states) != 2 * steps:
-        return [_not_reversed(trial, len(states), scale.reconstruction[0])]
+        return [_not_reversed(trial, len(states))]
     rows: list[Measurement] = []
     for n in sorted({0, steps // 2} - {steps}):
         expected = trajectory.trajectory[n][1]
@@ -103,12 +103,10 @@ def forward_rounds(trial: Trial) -> bool:
     return bool(np.any(difference(to_numpy(trial.observe("reversible").z1), expected) != 0))
 
 
-def _not_reversed(trial: Trial, count: int, spread: float) -> Measurement:
-    steps = trial.case.num_steps
-    size = rms(trial.references.n_step(trial.problem, trial.case.beta, steps).trajectory[0][1].astype(np.float64))
-    power = spread / size if size > 0 else math.inf
+def _not_reversed(trial: Trial, count: int) -> Measurement:
+    power = start_power(trial)
     lost = not power <= ROUNDING_POWER
-    reason = f"backward evaluated f at {count} states where {2 * steps} are expected"
+    reason = f"backward evaluated f at {count} states where {2 * trial.case.num_steps} are expected"
     return trial.row(
         "backward-states",
         "reversible",

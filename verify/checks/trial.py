@@ -15,7 +15,6 @@ from torch import Tensor
 from verify.case import Case
 from verify.checks.observation import Binding, Observation, observe, same_bits
 from verify.checks.references import References
-from verify.criteria import ROUNDING_POWER
 from verify.problems.problem import Problem
 from verify.reference import RoundingScale
 from verify.reference.rounding import Differentiation
@@ -94,16 +93,6 @@ class Trial:
             round_trip=_hypot(scale.round_trip, slipped.round_trip),
             gradient={leaf: math.hypot(value, slipped.gradient[leaf]) for leaf, value in scale.gradient.items()},
         )
-
-    def reversal_loses_the_states(self) -> bool:
-        """Whether rounding is predicted to drown the rebuilt start, so that its own row has no power.
-
-        Then the states at which backward evaluates f are anything, and so are the overflow and the fallback that may
-        follow: what a gradient taken there should be, and what it costs, nobody can say.
-        """
-        start = self.references.n_step(self.problem, self.case.beta, self.case.num_steps).trajectory[0][1]
-        size = float(np.sqrt(np.mean(start.astype(np.float64) ** 2)))
-        return not self.scale().reconstruction[0] <= ROUNDING_POWER * size
 
     def slipped(self) -> bool:
         """Whether backward evaluated f at a state that is not, bit for bit, one of the forward pass."""

@@ -82,17 +82,14 @@ class Program:
         for number, constant in enumerate(graph.constants, len(graph.inputs)):
             self._start[number] = self._entered(constant.values, constant.type, constant.name)
         same = {number: number for number in range(graph.first_node)}
-        self._steps: list[_Step] = []
+        steps: list[_Step] = []
         for number, node in enumerate(graph.nodes, graph.first_node):
             if is_identity(node.operation):
                 same[number] = same[next(references(node)).value]
                 continue
             same[number] = number
-            step = self._step(number, node, same)
-            if all(place in self._start for place in step.reads):
-                self._start[number] = self._evaluate(step, self._start)
-            else:
-                self._steps.append(step)
+            steps.append(self._step(number, node, same))
+        self._steps = self._folded(steps, self._start)
         self._results = {name: same[ref.value] for name, ref in zip(graph.output_names, graph.outputs, strict=True)}
         kept = set(self._results.values())
         for step in reversed(self._steps):
@@ -119,17 +116,22 @@ class Program:
             number, kind = self._inputs[name]
             values[number] = self._entered(array, kind, name)
         rest = copy(self)
-        rest._steps = []
-        for step in self._steps:
-            if all(place in values for place in step.reads):
-                values[step.number] = self._evaluate(step, values)
-            else:
-                rest._steps.append(step)
+        rest._steps = self._folded(self._steps, values)
         needed = {place for step in rest._steps for place in step.reads}.union(self._results.values())
         rest._start = {place: value for place, value in values.items() if place in needed}
         rest._inputs = {name: entry for name, entry in self._inputs.items() if name not in inputs}
         rest.free = tuple(rest._inputs)
         return rest
+
+    def _folded(self, steps: list[_Step], values: dict[int, Any]) -> list[_Step]:
+        """Evaluate, into `values`, the steps that read nothing else; return the others."""
+        left: list[_Step] = []
+        for step in steps:
+            if all(place in values for place in step.reads):
+                values[step.number] = self._evaluate(step, values)
+            else:
+                left.append(step)
+        return left
 
     @property
     def known(self) -> dict[str, Array]:
