@@ -23,6 +23,7 @@ from revdeq.reads import (
     Reach,
     ReadsSeen,
     Substituted,
+    fill_parametrisation_cache,
     made_since,
     reached_leaves,
     refuse_unlisted,
@@ -61,11 +62,14 @@ class Function:
         arg_leaves, self._args_structure = flatten(args)
         self._arg_leaves = arg_leaves
         self.arg_tensors: Leaves = tuple(leaf for leaf in arg_leaves if isinstance(leaf, torch.Tensor))
+        self.args_require = tuple(t.requires_grad for t in self.arg_tensors)
+        self.last: tuple[Leaves, Leaves] | None = None
         self.captured: Leaves = ()
         self.constants: Leaves = ()
         self._read: Leaves = ()
         self._watched: Leaves = ()
-        self._updated: Leaves = ()
+        self._statistics: Leaves = ()
+        self._buffers: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
         self._flags = Flags.now(list(dict.fromkeys([leaf.device.type for leaf in leaves] + ["cpu"])))
         self._cuda = tuple({leaf.device.index for leaf in leaves if leaf.device.type == "cuda"})
         # The state of a generator cannot be read while a CUDA graph is captured.
@@ -103,13 +107,18 @@ class Function:
         """
         narrow = self._narrow(z)
         if self._started:
-            self._restore_random()
-            return self._evaluate(narrow, self.args)
-        self._started = True
-        value = self._discover(narrow) if self._recording else self._evaluate_first(narrow, self.args, ReadsSeen(()))
-        if self._random_before is not None:
-            self._random_after = self._random_now()
-            self._draws = not self._random_before.same_as(self._random_after)
+            self._restore()
+            value = self._evaluate(narrow, self.args)
+        else:
+            self._started = True
+            fill_parametrisation_cache(self.function)
+            value = (
+                self._discover(narrow) if self._recording else self._evaluate_first(narrow, self.args, ReadsSeen(()))
+            )
+            if self._random_before is not None:
+                self._random_after = self._random_now()
+                self._draws = not self._random_before.same_as(self._random_after)
+        self.last = (narrow, tuple(v.detach() for v in value))
         return value
 
     def finish(self) -> None:
@@ -149,10 +158,14 @@ class Function:
         assert self._random_before is not None
         return RandomState.now(self._cuda, [generator for generator, _ in self._random_before.named])
 
-    def _restore_random(self) -> None:
+    def _restore(self) -> None:
+        """Put generators and the buffers that f updates back to where the first evaluation found them."""
         if self._draws:
             assert self._random_before is not None
             self._random_before.restore()
+        for buffer, value in self._buffers:
+            # `.data` leaves the version counter alone: other graphs may have saved the buffer.
+            buffer.data.copy_(value)
 
     def _evaluate_first(self, z: Leaves, args: Tree, reads: ReadsSeen) -> Leaves:
         if self._random_before is None:
@@ -160,6 +173,7 @@ class Function:
                 return self._evaluate(z, args, reads)
         value = self._evaluate(z, args, reads)
         self._random_before = dataclasses.replace(self._random_before, named=tuple(reads.generators.values()))
+        self._buffers = tuple(reads.updated())
         return value
 
     def _discover(self, z: Leaves) -> Leaves:
@@ -192,10 +206,10 @@ class Function:
         self._read = tuple(seen)
         self.captured = tuple(Substituted.current(t) for t in seen)
         self._watched = tuple(t for t in reach.trainable if id(t) not in ids)
-        self._updated = tuple({id(t): t for t in (*reads.updated(), *reach.statistics)}.values())
+        self._statistics = tuple({id(t): t for t in (*reads.statistics(), *reach.statistics)}.values())
         if not keep:
             value = tuple(v.detach() for v in value)
-        updated = {id(t) for t in self._updated}
+        updated = {id(t) for t in (*self._statistics, *(buffer for buffer, _ in self._buffers))}
         self.constants = tuple(t for t in reads.constants() if not t.is_inference() and id(t) not in updated)
         return value
 
@@ -263,8 +277,8 @@ class Replay:
         self._f = function
         local = [saved.detach() for saved in arg_tensors]
         self.arg_inputs: list[torch.Tensor] = []
-        for alias, tensor in zip(local, function.arg_tensors, strict=True):
-            if tensor.requires_grad:
+        for alias, required in zip(local, function.args_require, strict=True):
+            if required:
                 self.arg_inputs.append(alias.requires_grad_())
         self._args = function._with_arg_tensors(local)
         self._substitutes: dict[int, torch.Tensor] = {}
@@ -274,11 +288,15 @@ class Replay:
         for tensor, attached, needed in pairs:
             # The hooks of a captured tensor (and retain_grad) would run once a replay, on parts of the gradient. A
             # local copy has none; autograd runs them once, on the whole, outside.
-            if attached is not tensor or not tensor.is_leaf or tensor._backward_hooks:
+            # And one that was frozen since has no derivative of its own any more.
+            if attached is not tensor or not tensor.is_leaf or tensor._backward_hooks or not tensor.requires_grad:
                 self._substitutes[id(tensor)] = tensor.detach().requires_grad_()
                 self._replaced.append(tensor)
             if needed:
                 captured.append(self._substitutes.get(id(tensor), tensor))
+        for tensor in function.constants:
+            if tensor.requires_grad:  # it was not trainable in the forward pass
+                self._substitutes[id(tensor)] = tensor.detach()
         self.inputs: Leaves = (*self.arg_inputs, *captured)
         self._walked = False
 
@@ -287,21 +305,26 @@ class Replay:
         """Hold the surroundings of the forward pass inside the block; generators and buffers end as they were."""
         f = self._f
         before = f._random_now() if f._draws else None
-        buffers = [t.detach().clone() for t in f._updated]
+        updated = (*f._statistics, *(buffer for buffer, _ in f._buffers))
+        values = [t.detach().clone() for t in updated]
         try:
             with f._flags.active(), torch.enable_grad():
                 yield
         finally:
             if before is not None:
                 before.restore()
-            for tensor, value in zip(f._updated, buffers, strict=True):
+            for tensor, value in zip(updated, values, strict=True):
                 # `.data` leaves the version counter alone: other graphs may have saved the buffer.
                 tensor.data.copy_(value)
+
+    def narrow(self, z: Leaves) -> Leaves:
+        """Return the leaves of a state as f sees them, in z0's dtypes."""
+        return self._f._narrow(z)
 
     def evaluate(self, z: Leaves) -> Leaves:
         """Evaluate f at the leaves `z` in the grad mode that holds, with local args and captured tensors."""
         f = self._f
-        f._restore_random()
+        f._restore()
         narrow = f._narrow(z)
         return f._evaluate(narrow, self._args, Substituted(self._substitutes) if self._substitutes else None)
 
@@ -313,7 +336,8 @@ class Replay:
         """
         local = tuple(x.detach().requires_grad_() for x in self._f._narrow(z))
         with torch.enable_grad():
-            value = self.evaluate(local)
+            # Not the leaves themselves: hooks that tools set on the inputs of modules are refused on leaves in here.
+            value = self.evaluate(tuple(x.view_as(x) for x in local))
         if not self._walked:
             own = [t for t in self._f._read if id(t) not in self._substitutes]
             refuse_unlisted(value, (*local, *self.arg_inputs, *own, *self._substitutes.values()), self._replaced)

@@ -9,7 +9,7 @@ import torch
 from torch._C._functorch import peek_interpreter_stack
 
 from revdeq.function import Function
-from revdeq.iterate import Outcome, iterate
+from revdeq.iterate import Outcome, Watch, iterate
 from revdeq.narrowing import narrow
 from revdeq.residual import Stopping, masked, per_sample
 from revdeq.solution import GradientError, Health, Result
@@ -124,7 +124,9 @@ def refuse_transforms() -> None:
         )
 
 
-def iterate_without_graph(evaluate: Evaluate, solver: Solver, stopping: Stopping, *, of: Function) -> Outcome:
+def iterate_without_graph(
+    evaluate: Evaluate, solver: Solver, stopping: Stopping, *, of: Function, watch: Watch | None = None
+) -> Outcome:
     """Run the loop without recording a graph, and find what f reads if a gradient may be wanted.
 
     Args:
@@ -132,6 +134,7 @@ def iterate_without_graph(evaluate: Evaluate, solver: Solver, stopping: Stopping
         solver: the iteration.
         stopping: when it ends.
         of: the user's function.
+        watch: is told of every step.
 
     Raises:
         GradientError: called inside torch.func transforms, where the backward pass of this adjoint cannot run.
@@ -140,7 +143,7 @@ def iterate_without_graph(evaluate: Evaluate, solver: Solver, stopping: Stopping
     if torch.is_grad_enabled():
         of.record_reads()
     with torch.no_grad():
-        return iterate(evaluate, solver, tuple(leaf.detach() for leaf in of.z0), stopping)
+        return iterate(evaluate, solver, tuple(leaf.detach() for leaf in of.z0), stopping, watch or Watch())
 
 
 def wants_gradient(f: Function) -> bool:

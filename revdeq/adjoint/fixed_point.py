@@ -98,7 +98,7 @@ class _AtFixedPoint(torch.autograd.Function):
             with replay.active():
                 inputs = plan.pull_back(replay, z1, c)
         remaining = iter(inputs)
-        from_args = [next(remaining) if t.requires_grad else None for t in f.arg_tensors]
+        from_args = [next(remaining) if required else None for required in f.args_require]
         from_captured = [next(remaining) if need else None for need in needed[len(args) :]]
         grads = tuple(g if need else None for g, need in zip((*from_args, *from_captured), needed, strict=True))
         guarded = refuse_second_derivative(grads, (*cotangents, *args, *captured))

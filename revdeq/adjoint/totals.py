@@ -19,6 +19,16 @@ class Totals:
         self._ours = [False] * count
         self._dtypes: list[torch.dtype | None] = [None] * count
 
+    def copy(self) -> "Totals":
+        """Return the sums so far, which adding to these does not change."""
+        copied = Totals(len(self._sums))
+        copied._sums = [
+            total.clone() if total is not None and ours else total
+            for total, ours in zip(self._sums, self._ours, strict=True)
+        ]
+        copied._ours, copied._dtypes = list(self._ours), list(self._dtypes)
+        return copied
+
     def add(self, parts: PartialLeaves) -> None:
         """Add the gradients of one evaluation; None stands for an exact zero."""
         sums: list[torch.Tensor] = []
