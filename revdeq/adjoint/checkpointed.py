@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from revdeq.adjoint.base import Adjoint, Attached, final_leaves, refuse_transforms
 from revdeq.function import Function
-from revdeq.iterate import Outcome, completed, iterate, masked_step
+from revdeq.iterate import Outcome, Watch, completed, iterate, masked_step
 from revdeq.residual import Stopping
 from revdeq.solution import GradientError
 from revdeq.solver.base import Evaluate, Solver, State
@@ -65,19 +65,34 @@ class CheckpointedAdjoint(Adjoint):
 
     def _run(self, f: Function, solver: Solver, stopping: Stopping) -> Outcome:
         surroundings = _Surroundings(f)
-        state = iterate_in_segments(f, solver, f.z0, None, stopping.max_steps, self.segment, surroundings)
+        state = iterate_in_segments(f, solver, f.z0, [None] * stopping.max_steps, self.segment, surroundings)
         surroundings.close()
         return completed(state, solver, f.z0, stopping.max_steps)
 
     def _run_to_tolerance(self, f: Function, solver: Solver, stopping: Stopping) -> Outcome:
+        taken = _StepsTaken()
         with torch.no_grad():
-            found = iterate(f, solver, tuple(leaf.detach() for leaf in f.z0), stopping)
+            found = iterate(f, solver, tuple(leaf.detach() for leaf in f.z0), stopping, taken)
         surroundings = _Surroundings(f)
         surroundings.close()
-        last = int(found.num_steps.max()) if found.num_steps.numel() else 0
         with surroundings():
-            state = iterate_in_segments(f, solver, f.z0, found.num_steps, last, self.segment, surroundings)
+            state = iterate_in_segments(f, solver, f.z0, taken.masks, self.segment, surroundings)
         return found._replace(state=state)
+
+
+class _StepsTaken(Watch):
+    """Remembers which samples took each step: one that stopped may have been taken up again later.
+
+    Attributes:
+        masks: for each step the samples that took it; None for all.
+    """
+
+    def __init__(self) -> None:
+        self.masks: list[torch.Tensor | None] = []
+
+    def step(self, n: int, state: State, active: torch.Tensor | None) -> None:
+        """See `Watch.step`."""
+        self.masks.append(None if active is None or bool(active.all()) else active)
 
 
 class _Surroundings:
@@ -130,12 +145,11 @@ def iterate_in_segments(
     f: Evaluate,
     solver: Solver,
     z0: Leaves,
-    num_steps: torch.Tensor | None,
-    max_steps: int,
+    masks: Sequence[torch.Tensor | None],
     segment: int | None,
     surroundings: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> State:
-    """Take the recorded numbers of steps with a graph that stores the state every `segment` steps.
+    """Take the recorded steps with a graph that stores the state every `segment` steps.
 
     The steps between are computed again in backward: two evaluations of f for each one of the plain loop.
 
@@ -143,34 +157,32 @@ def iterate_in_segments(
         f: evaluates the function, differentiably.
         solver: the iteration.
         z0: leaves of the start state.
-        num_steps: int64 tensor of steps per sample; None where each takes max_steps.
-        max_steps: the greatest entry of num_steps, or a bound of it.
-        segment: steps in a segment, an int >= 1; None for about sqrt(max_steps), which stores the least.
+        masks: for each step the samples that take it; None for all.
+        segment: steps in a segment, an int >= 1; None for about the root of their number, which stores the least.
         surroundings: entered round every repetition.
 
     Returns:
         The solver's final state.
     """
-    length = max(1, round(math.sqrt(max_steps))) if segment is None else segment
-    uniform = num_steps is None or bool((num_steps == max_steps).all())
+    length = max(1, round(math.sqrt(len(masks)))) if segment is None else segment
 
     def run(first: int, last: int, *leaves: torch.Tensor) -> tuple[torch.Tensor, ...]:
         state = unflatten(leaves, structure)
         for n in range(first, last):
-            value = f(solver.estimate(state))
-            if uniform or num_steps is None:
+            value, active = f(solver.estimate(state)), masks[n]
+            if active is None:
                 state = solver.step(f, state, value, n)
             else:
-                state = masked_step(f, solver, state, value, n, num_steps > n)
+                state = masked_step(f, solver, state, value, n, active)
         return tuple(flatten(state)[0])
 
     leaves, structure = flatten(solver.init(z0))
-    for first in range(0, max_steps, length):
+    for first in range(0, len(masks), length):
         # f brings back its own random state at every evaluation.
         leaves = checkpoint(
             run,
             first,
-            min(first + length, max_steps),
+            min(first + length, len(masks)),
             *leaves,
             use_reentrant=False,
             preserve_rng_state=False,
