@@ -57,6 +57,7 @@ class ReadsSeen(TorchFunctionMode):
         self._versions: dict[int, int] = {}
         self._before: dict[int, torch.Tensor] = {}
         self._statistics: set[int] = set()
+        self._written: int | None = None
         self.generators: dict[int, tuple[torch.Generator, torch.Tensor]] = {}
 
     def __torch_function__(
@@ -75,10 +76,14 @@ class ReadsSeen(TorchFunctionMode):
                 self.generators[id(value)] = (value, value.get_state())
         if func in _UPDATES_STATISTICS:
             self._statistics.update(id(t) for t in _tensors(given) if not t.requires_grad)
+            # A layer that tracks statistics counts the batch just before it calls this.
+            if self._written is not None and kwargs and kwargs.get("training") and args[1] is not None:
+                self._statistics.add(self._written)
         elif _writes(func, kwargs):
             for tensor in _tensors([args[:1], (kwargs or {}).get("out")]):
                 if id(tensor) in seen and not tensor.requires_grad:
                     self._before.setdefault(id(tensor), tensor.detach().clone())
+                    self._written = id(tensor) if tensor.dtype == torch.int64 and tensor.dim() == 0 else None
         result = func(*args, **kwargs) if kwargs else func(*args)
         if isinstance(result, torch.Tensor):
             if id(result) not in seen:
