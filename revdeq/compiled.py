@@ -20,12 +20,12 @@ from torch._dynamo import config as dynamo_config, lookup_backend
 from torch._dynamo.exc import TorchDynamoException
 
 from revdeq.arithmetic.floating import scaled
+from revdeq.errors import GradientError
 from revdeq.function import Function, Replay
+from revdeq.function.linearisation import vjp
+from revdeq.function.reads import Reach, Substituted, version
 from revdeq.half_step import PulledBack
-from revdeq.linearisation import vjp
-from revdeq.reads import Reach, Substituted, version
 from revdeq.residual import per_sample
-from revdeq.solution import GradientError
 from revdeq.tree import Leaves, Structure, Tree, flatten, unflatten
 
 
@@ -50,11 +50,11 @@ class CompiledFunction(Function):
                 "or give compile=False."
             )
         self._local = tuple(t.detach().requires_grad_(t.requires_grad) for t in self.arg_tensors)
-        self._map = self.map_of(self._with_arg_tensors(self._local))
+        self._map = self.map_of(self.with_arg_tensors(self._local))
 
     def __call__(self, z: Leaves) -> Leaves:
         """Evaluate f once in the forward pass."""
-        at = self._narrow(z)
+        at = self.border.narrow(z)
         value = self._run(self._map, _value, at, ())[0]
         self.last = (at, tuple(v.detach() for v in value))
         return value
@@ -67,7 +67,7 @@ class CompiledFunction(Function):
             at: the other state.
             beta: relaxation parameter.
         """
-        at = self._narrow(at)
+        at = self.border.narrow(at)
         moved, value = self.moved(self._map, state, at, beta)
         self.last = (at, value)
         return moved, value
@@ -87,12 +87,12 @@ class CompiledFunction(Function):
         versions = [version(x) for x in at]
         with _reading() as read:
             tree, *found = self._called(f, compiled, at, more)
-        self._refuse_changed(at, versions)
-        value = self._checked(tree)
+        self.refuse_changed(at, versions)
+        value = self.border.checked(tree, any_float=self.autocasting)
         if not self._started:
             self._started = True
             self._list(read, (*at, *(more[0] if more else ())))
-            if self._random_before is not None and not self._random_before.same_as(self._random_now()):
+            if self.surroundings.moved():
                 raise GradientError(
                     "function draws random numbers and compile is True; a compiled function does not repeat them, so "
                     "draw them before the solve and pass them in args, or give compile=False."
@@ -104,7 +104,7 @@ class CompiledFunction(Function):
             return compiled(f, at, *more)
         except TorchDynamoException as error:
             # What is wrong with f without compilation too is said as it is said there.
-            self._evaluate(self._narrow(at), self.args)
+            self.evaluate(self.border.narrow(at), self.args)
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise ValueError(
                 f"function could not be compiled to one graph ({' '.join(lines[:2])}); make it plain tensor code "
@@ -113,7 +113,7 @@ class CompiledFunction(Function):
 
     def map_of(self, args: Tree) -> "_Map":
         """Return f with these args in the place of its own, as the graphs see it."""
-        return _Map(self.function, self.structure, args)
+        return _Map(self.function, self.border.structure, self.border.shapes, args)
 
     def _list(self, read: Sequence[torch.Tensor], states: Leaves) -> None:
         """Sort what the graph reads into captured tensors and constants."""
@@ -130,7 +130,7 @@ class CompiledFunction(Function):
         if isinstance(self.function, torch.nn.Module):
             # A later evaluation may read the other parameters: a module decides that by its data.
             trainable += [t for t in self.function.parameters() if t.requires_grad and id(t) not in ids]
-        self._read = self.captured = tuple(trainable)
+        self.read = self.captured = tuple(trainable)
         self.constants = tuple(t for t in outside if not t.requires_grad and not t.is_inference())
 
 
@@ -140,7 +140,7 @@ class CompiledReplay(Replay):
     def __init__(self, function: CompiledFunction, arg_tensors: Leaves, captured_needed: Sequence[bool]) -> None:
         super().__init__(function, arg_tensors, captured_needed)
         self._listed = {id(t) for t in (*function.captured, *self.arg_inputs)}
-        self._map = function.map_of(self._args)
+        self._map = function.map_of(self.args)
         self._compiled = function
 
     @contextmanager
@@ -228,14 +228,16 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Map(NamedTuple):
-    """f as the graphs see it: the callable, how its state is made of leaves, and its args."""
+    """f as the graphs see it: the callable, how its state is made of leaves of which shapes, and its args."""
 
     function: Callable[[Tree, Tree], Tree]
     structure: Structure
+    shapes: tuple[torch.Size, ...]
     args: Tree
 
     def value(self, z: Leaves) -> Tree:
-        return self.function(unflatten(z, self.structure), self.args)
+        shaped = [leaf if leaf.shape == s else leaf.reshape(s) for leaf, s in zip(z, self.shapes, strict=True)]
+        return self.function(unflatten(shaped, self.structure), self.args)
 
 
 def _value_of(f: _Map, at: Leaves) -> tuple[Tree]:

@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from revdeq.linearisation import PartialLeaves
+from revdeq.function.linearisation import PartialLeaves
 from revdeq.tree import Leaves
 
 
@@ -60,6 +60,10 @@ class ReversedHalfSteps(Protocol):
         """Go back through one half step and rebuild the state that it moved.
 
         Args:
-            state: the moved state after it; the other arguments are those of `pull_back`.
+            state: the moved state after it.
+            at: the other state, at which f is evaluated, as f sees it.
+            moved: cotangent of the moved state; zero for samples that took no such step.
+            other: cotangent of the other state.
+            beta: relaxation parameter, or a tensor with one entry a sample.
         """
         ...

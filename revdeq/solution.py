@@ -3,12 +3,15 @@
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 
 from revdeq.estimate import AutomaticBeta
 from revdeq.schedule import Schedule
-from revdeq.tree import Tree
+
+
+State = TypeVar("State")
 
 
 class Result(enum.Enum):
@@ -64,10 +67,6 @@ class SolveError(RuntimeError):
         self.result = result
 
 
-class GradientError(RuntimeError):
-    """A gradient that would be wrong, missing or not to be trusted, refused instead of returned."""
-
-
 @dataclass
 class Health:
     """What the backward pass found out about its own accuracy.
@@ -75,9 +74,9 @@ class Health:
     The fields are None until a backward pass has run, and where they do not concern the adjoint.
 
     Attributes:
-        verified: whether f was evaluated at the very bits of the forward pass and returned them again: the gradient then
-            is, to the bit, that of stored states, and reversal has lost nothing. What f's own roundings cost, in every
-            adjoint alike, is not measured here.
+        verified: whether f was evaluated at the very bits of the forward pass and returned them again: the gradient
+            then is, to the bit, that of stored states, and reversal has lost nothing. What f's own roundings cost, in
+            every adjoint alike, is not measured here.
         segments: stretches of steps that were undone from stored states; 0 where nothing was undone.
         repeated_segments: those that did not come back to the bit and were taken again, forwards, from stored states.
         repeated_evaluations: evaluations of f that this took beyond those of the plain backward pass.
@@ -114,7 +113,7 @@ class Health:
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Generic[State]):
     """The states that a solve returns and how it went.
 
     Attributes:
@@ -129,8 +128,8 @@ class Solution:
             None.
     """
 
-    z1: Tree
-    y1: Tree | None
+    z1: State
+    y1: State | None
     num_steps: torch.Tensor
     sample_results: torch.Tensor
     health: Health | None
@@ -143,7 +142,10 @@ class Solution:
         """The residual `||f(z1) - z1||` in the 2-norm, one entry a sample, or 0-d; not differentiable.
 
         A solve with tolerances has it already. A solve with a fixed number of steps has not evaluated f at z1: reading
-        this costs one evaluation the first time, and nothing if it is never read.
+        this costs two evaluations the first time, one to see that f is what it was, and nothing if it is never read.
+
+        Raises:
+            RuntimeError: the state, or something that f reads, has changed since the solve.
         """
         return self._residual()
 

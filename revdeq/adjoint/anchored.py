@@ -10,12 +10,12 @@ show that it does not, there is no gradient. The first evaluation of a segment i
 the fingerprint is of f's value: it says whether f repeats where no later evaluation would show it.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
-from revdeq.adjoint.record import Record, Way, not_repeated
+from revdeq.adjoint.base import not_repeated
+from revdeq.adjoint.record import Record, Way
 from revdeq.adjoint.segments import Segments
 from revdeq.fingerprint import fingerprint
 from revdeq.function import Function
@@ -123,4 +123,4 @@ class Anchored(Record):
                 found[0] = fingerprint(value)
         differing = (torch.stack(found) != prints).nonzero().reshape(-1).tolist()
         if differing:
-            raise not_repeated(float("nan"), f"at evaluation {2 * steps.start + max(0, differing[0] - 1)}")
+            raise not_repeated(f"evaluation {2 * steps.start + max(0, differing[0] - 1)}")

@@ -10,10 +10,10 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from revdeq.adjoint.base import Adjoint, Attached, final_leaves, refuse_transforms
+from revdeq.errors import GradientError
 from revdeq.function import Function
 from revdeq.iterate import Outcome, Watch, completed, iterate, masked_step
 from revdeq.residual import Stopping
-from revdeq.solution import GradientError
 from revdeq.solver.base import Evaluate, Solver, State
 from revdeq.solver.parameters import validated_count
 from revdeq.tree import Leaves, flatten, unflatten

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 
 from revdeq.adjoint.record import Record, Way
+from revdeq.errors import GradientError
 from revdeq.residual import joint_norm
-from revdeq.solution import GradientError
 from revdeq.solver.reversible import Coupled
 from revdeq.tree import Leaves
 
@@ -45,7 +45,7 @@ class Plain(Record):
             _, y = pullback.undoing(2 * n, way.replay.narrow(z), y, active, ours=ours)
         if not all(bool(torch.isfinite(g).all()) for g in (*pullback.start(), *pullback.inputs()) if g is not None):
             raise GradientError(
-                "the reversed states, cotangents or gradients left the range of their dtypes, so this gradient is lost; "
+                "the reversed states, cotangents or gradients left the range of their dtypes, so the gradient is lost; "
                 "take fewer steps, a beta nearer to the optimum, or leave out verify=False."
             )
         moved = joint_norm(tuple(r - s for r, s in zip((*y, *z), (*way.z0, *way.z0), strict=True)))
@@ -53,11 +53,9 @@ class Plain(Record):
         error, scale, start, finish = numbers.tolist()
         health = way.health
         health.verified = False
-        health.reconstruction_error = error / scale if scale > 0 else error
-        health.start_cotangent = start / finish if finish > 0 else 0.0
-        health.reversal_error = gradient_error_estimate(
-            health.reconstruction_error, health.start_cotangent, steps, way.solver.retained(steps)
-        )
+        reconstruction, decay = error / scale if scale > 0 else error, start / finish if finish > 0 else 0.0
+        health.reconstruction_error, health.start_cotangent = reconstruction, decay
+        health.reversal_error = gradient_error_estimate(reconstruction, decay, steps, way.solver.retained(steps))
 
 
 def gradient_error_estimate(

@@ -27,9 +27,9 @@ from revdeq.adjoint.totals import Totals
 from revdeq.arithmetic.floating import scaled
 from revdeq.arithmetic.tape import Entry
 from revdeq.function import Replay
+from revdeq.function.linearisation import PartialLeaves
 from revdeq.half_step import ReversedHalfSteps
 from revdeq.iterate import where_active
-from revdeq.linearisation import PartialLeaves
 from revdeq.residual import masked
 from revdeq.solver.relaxation import Beta
 from revdeq.solver.reversible import Reversible

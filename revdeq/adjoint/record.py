@@ -6,12 +6,12 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 
-from revdeq.adjoint.base import narrowed
 from revdeq.adjoint.pullback import Pullback
-from revdeq.function import Function, Replay, own_saved_tensors
+from revdeq.function import Function, Replay
+from revdeq.function.call import own_saved_tensors
 from revdeq.half_step import HalfSteps
 from revdeq.iterate import Watch, repeat
-from revdeq.solution import GradientError, Health
+from revdeq.solution import Health
 from revdeq.solver.reversible import Coupled, Reversible
 from revdeq.tree import Leaves
 
@@ -100,7 +100,7 @@ class Record(Watch, ABC):
 
     def __call__(self, z: Leaves) -> Leaves:
         """Evaluate f and take note."""
-        at = narrowed(z, self._f)
+        at = self._f.border.narrow(z)
         if self._as_replayed:
             local = tuple(x.detach().requires_grad_() for x in at)
             with torch.enable_grad(), own_saved_tensors():
@@ -112,7 +112,7 @@ class Record(Watch, ABC):
 
     def half_step(self, state: Leaves, at: Leaves, beta: float | torch.Tensor) -> Leaves:
         """Return `(1 - beta) state + beta f(at)` by a compiled half step, and take note."""
-        seen = narrowed(at, self._f)
+        seen = self._f.border.narrow(at)
         moved, value = cast(Any, self._f).half_step(state, seen, beta)
         self._note(seen, value)
         return moved
@@ -160,18 +160,3 @@ class Record(Watch, ABC):
         Raises:
             GradientError: f is not what it was in the forward pass.
         """
-
-
-def not_repeated(error: float, where: str) -> GradientError:
-    """Return the refusal of a function that changed between the passes.
-
-    Args:
-        error: relative difference of a value; NaN where it is not known.
-        where: which value, in words.
-    """
-    return GradientError(
-        f"function does not repeat: evaluated again in the backward pass it returned other values ({where}, relative "
-        f"difference {error:.1e}), so it is not one map, or something that it reads has changed since the forward "
-        "pass (an attribute of a module, `.data`, a counter, numbers drawn outside torch); make every evaluation the "
-        "same, hand what changes from solve to solve in args, or use UnrolledAdjoint."
-    )

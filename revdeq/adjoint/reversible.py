@@ -24,11 +24,12 @@ from revdeq.adjoint.record import Kept, Record, Way
 from revdeq.adjoint.segments import Segments, fixed_segments, planned_segments
 from revdeq.adjoint.stored import Stored
 from revdeq.adjoint.taped import Taped
+from revdeq.errors import GradientError
 from revdeq.function import Function, Replay
+from revdeq.function.linearisation import PartialLeaves
 from revdeq.iterate import Outcome
-from revdeq.linearisation import PartialLeaves
 from revdeq.residual import Stopping
-from revdeq.solution import GradientError, Health
+from revdeq.solution import Health
 from revdeq.solver.base import Solver
 from revdeq.solver.parameters import validated_count
 from revdeq.solver.reversible import Reversible
@@ -40,15 +41,15 @@ class ReversibleAdjoint(Adjoint):
 
     The gradient is that of the map z0, args, parameters -> (y_N, z_N), and equals to the bit what the same sums give at
     stored states. Where the states are wider than f's dtype (the default for float32, bfloat16 and float16) they are
-    undone in segments, from states stored every few steps, and fingerprints of what f sees decide whether a segment came
-    back right; one that did not is taken again from its lower end. Where the states are no wider than f (float64, or a
-    `state_dtype` of your own), and where it takes no more memory than the states do, what f sees is stored at every
-    evaluation and nothing is undone. `Bitwise` arithmetic undoes all steps to the bit by its tape. `Health` says what
-    was verified, what was taken again, and how many bytes were kept.
+    undone in segments, from states stored every few steps, and fingerprints of what f sees decide whether a segment
+    came back right; one that did not is taken again from its lower end. Where the states are no wider than f (float64,
+    or a `state_dtype` of your own), and where it takes no more memory than the states do, what f sees is stored at
+    every evaluation and nothing is undone. `Bitwise` arithmetic undoes all steps to the bit by its tape. `Health` says
+    what was verified, what was taken again, and how many bytes were kept.
 
     A function that returns other values in the backward pass than in the forward pass has no such gradient:
-    `GradientError` is raised. Where its inputs were stored, values that differ within rounding, as those of kernels that
-    sum in another order every time, are accepted, and `Health.replay_error` says by how much they differ.
+    `GradientError` is raised. Where its inputs were stored, values that differ within rounding, as those of kernels
+    that sum in another order every time, are accepted, and `Health.replay_error` says by how much they differ.
 
     Samples whose result is NONFINITE (possible with `throw=False`) have no gradient. If the loss does not depend on
     them (their cotangents are exactly zero) the others get theirs; else `GradientError` is raised.
@@ -56,8 +57,9 @@ class ReversibleAdjoint(Adjoint):
     Args:
         segment: steps between stored states, an int >= 1; 1 stores what f sees at every evaluation instead. None plans
             it, see NOTE [Segments] in `revdeq.adjoint.segments`.
-        verify: False undoes all steps from the final states alone and compares nothing: memory for one step at any depth
-            and dtype, and a gradient that rounding may have spoilt, see `Health.reversal_error`. For studying reversal.
+        verify: False undoes all steps from the final states alone and compares nothing: memory for one step at any
+            depth and dtype, and a gradient that rounding may have spoilt, see `Health.reversal_error`. For studying
+            reversal.
         on_health: called with the `Health` at the end of every backward pass, for loggers.
 
     Raises:

@@ -2,15 +2,15 @@
 
 NOTE [Segments]
 f sees a state rounded to its own dtype, p_f significant bits of the p_s that the state has. A half step undone divides
-every rounding error by |1 - beta|, so after m steps back about m log2(1 / |1 - beta|) of the p_s - p_f bits between
-the two are spoilt; a rebuilt state rounds to what f saw as long as none of its d components lies that near to a boundary
-of rounding, which log2(d) more bits make likely. So both states are stored every m steps, m the greatest for which
+every rounding error by |1 - beta|, so after m steps back about m log2(1 / |1 - beta|) of the p_s - p_f bits between the
+two are spoilt; a rebuilt state rounds to what f saw as long as none of its d components lies that near to a boundary of
+rounding, which log2(d) more bits make likely. So both states are stored every m steps, m the greatest for which
 
     m log2(1 / |1 - beta|) <= p_s - p_f - log2(d) - 3,
 
-and reversal starts anew from them. That is a plan and no promise: the promise is kept by fingerprints of what f saw, see
-`revdeq.adjoint.anchored`. Where not even one step back meets the plan, as where the states are no wider than f, what f
-sees is stored at every evaluation and nothing is undone; and so where it takes no more than the states themselves do.
+and reversal starts anew from them. That is a plan and no promise: the promise is kept by fingerprints of what f saw,
+see `revdeq.adjoint.anchored`. Where not even one step back meets the plan, as where the states are no wider than f,
+what f sees is stored at every evaluation and nothing is undone; and so where it takes no more than the states do.
 """
 
 import math
@@ -90,7 +90,7 @@ def planned_segments(
     small = not by_tolerance and 2 * max_steps * narrow <= _STATES * wide
     if small or beta is None or bits <= 0:
         return STORED
-    if isinstance(beta, float):
+    if not isinstance(beta, tuple):
         return fixed_segments(max(1, math.floor(bits / _bits_lost(beta))), max_steps)
     starts, lost = [0], 0.0
     for n, pair in enumerate(beta[:max_steps]):

@@ -1,14 +1,14 @@
 """The record that stores what f sees at every evaluation: nothing is undone, and nothing can be lost."""
 
-import math
 from typing import NamedTuple
 
 import torch
 
-from revdeq.adjoint.base import narrowed
-from revdeq.adjoint.record import Record, Way, not_repeated
+from revdeq.adjoint.base import not_repeated
+from revdeq.adjoint.record import Record, Way
 from revdeq.fingerprint import fingerprint
 from revdeq.function import Function
+from revdeq.function.linearisation import repeatability
 from revdeq.residual import joint_norm, masked, per_sample
 from revdeq.solver.relaxation import Beta
 from revdeq.solver.reversible import Coupled
@@ -51,7 +51,7 @@ class Stored(Record):
         """See `Record.kept`."""
         inputs, prints = self._inputs[: 2 * num_steps], self._prints[: 2 * num_steps]
         self._inputs, self._prints = [], []
-        return Inputs(tuple(inputs), (torch.stack(prints),) if prints else (), narrowed(end.z, self._f))
+        return Inputs(tuple(inputs), (torch.stack(prints),) if prints else (), self._f.border.narrow(end.z))
 
     def go_back(self, kept: Inputs, way: Way) -> None:
         """See `Record.go_back`; a value that does not repeat to the bit has to repeat within rounding."""
@@ -68,7 +68,7 @@ class Stored(Record):
         for k, value in way.back_through(range(len(way.masks)), kept.seen):
             error, limit = _difference(value, states[k], states[k + 2], way.pullback.beta(k), way.masks[k // 2])
             if not error <= limit:
-                raise not_repeated(error, f"at evaluation {k}")
+                raise not_repeated(f"evaluation {k}, relative difference {error:.1e}")
             way.health.replay_error = max(error, way.health.replay_error or 0.0)
 
 
@@ -77,17 +77,16 @@ def _difference(
 ) -> tuple[float, float]:
     """Return how far a value is from that which moved `before` to `after`, relative to it, and how far it may be.
 
-    The states are known to the roundings of their dtype; of two evaluations of one map at one point more than half of
-    the digits agree, in whatever order a device sums.
+    The states are known to the roundings of their dtype alone; see `repeatability` for the rest.
     """
     moved: list[torch.Tensor] = []
     for old, new in zip(before, after, strict=True):
         factor = per_sample(beta, old) if isinstance(beta, torch.Tensor) else beta
         moved.append((new.double() - (1.0 - factor) * old.double()) / factor)
     roundoff = max(torch.finfo(leaf.dtype).eps for leaf in value)
-    difference = masked(active, tuple(v.double() - w for v, w in zip(value, moved, strict=True)))
+    apart = masked(active, tuple(v.double() - w for v, w in zip(value, moved, strict=True)))
     size = float(joint_norm(masked(active, value)))
     states = float(joint_norm(masked(active, before)) + joint_norm(masked(active, after)))
     least = float(beta.min()) if isinstance(beta, torch.Tensor) else beta
     scale = size if size > 0 else 1.0
-    return float(joint_norm(difference)) / scale, math.sqrt(roundoff) + 4 * roundoff * states / (least * scale)
+    return float(joint_norm(apart)) / scale, repeatability(value) + 4 * roundoff * states / (least * scale)

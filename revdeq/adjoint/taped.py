@@ -2,11 +2,9 @@
 
 from typing import Any, NamedTuple
 
-import torch
-
 from revdeq.adjoint.record import Record, Way
+from revdeq.errors import GradientError
 from revdeq.function import Function
-from revdeq.solution import GradientError
 from revdeq.solver.reversible import Coupled
 from revdeq.tree import Leaves
 

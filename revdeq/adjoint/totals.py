@@ -3,7 +3,7 @@
 import torch
 from torch import _foreach_add_ as foreach_add_  # pyright: ignore[reportPrivateImportUsage]
 
-from revdeq.linearisation import PartialLeaves
+from revdeq.function.linearisation import PartialLeaves
 
 
 class Totals:

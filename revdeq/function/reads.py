@@ -23,7 +23,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
-from revdeq.solution import GradientError
+from revdeq.errors import GradientError
 from revdeq.tree import flatten, unflatten
 
 
@@ -39,6 +39,18 @@ _UPDATES_STATISTICS: frozenset[Any] = frozenset(
 )
 
 
+# The names of operations that draw from a generator; of others it is found out where a generator moved.
+_DRAWS = frozenset(
+    {
+        *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like"),
+        *("normal", "bernoulli", "multinomial", "poisson", "binomial", "gumbel_softmax", "rrelu"),
+        *("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"),
+        *("dropout1d", "dropout2d", "dropout3d", "dropout_"),
+        *("uniform_", "normal_", "random_", "exponential_", "cauchy_", "log_normal_", "geometric_", "bernoulli_"),
+    }
+)
+
+
 class ReadsSeen(TorchFunctionMode):
     """Collects the tensors that enter an operation and were not made by one before; see NOTE [What f reads].
 
@@ -47,6 +59,7 @@ class ReadsSeen(TorchFunctionMode):
 
     Attributes:
         generators: the random number generators named in a call, each with its state before the first such call.
+        drew: whether an operation was seen that draws random numbers by its name.
     """
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
@@ -57,8 +70,9 @@ class ReadsSeen(TorchFunctionMode):
         self._versions: dict[int, int] = {}
         self._before: dict[int, torch.Tensor] = {}
         self._statistics: set[int] = set()
-        self._written: int | None = None
         self.generators: dict[int, tuple[torch.Generator, torch.Tensor]] = {}
+        self.drew = False
+        self._made: list[weakref.ref[torch.Tensor]] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -75,21 +89,21 @@ class ReadsSeen(TorchFunctionMode):
             elif type(value) is torch.Generator and id(value) not in self.generators:
                 self.generators[id(value)] = (value, value.get_state())
         if func in _UPDATES_STATISTICS:
-            self._statistics.update(id(t) for t in _tensors(given) if not t.requires_grad)
-            # A layer that tracks statistics counts the batch just before it calls this.
-            if self._written is not None and kwargs and kwargs.get("training") and args[1] is not None:
-                self._statistics.add(self._written)
+            for tensor in _tensors(given):
+                if id(tensor) in seen and not tensor.requires_grad:
+                    self._statistics.add(id(tensor))
+                    self._before.setdefault(id(tensor), tensor.detach().clone())
         elif _writes(func, kwargs):
             for tensor in _tensors([args[:1], (kwargs or {}).get("out")]):
                 if id(tensor) in seen and not tensor.requires_grad:
                     self._before.setdefault(id(tensor), tensor.detach().clone())
-                    self._written = id(tensor) if tensor.dtype == torch.int64 and tensor.dim() == 0 else None
+        self.drew = self.drew or getattr(func, "__name__", "") in _DRAWS
         result = func(*args, **kwargs) if kwargs else func(*args)
-        if isinstance(result, torch.Tensor):
-            if id(result) not in seen:
-                inside.add(id(result))
-        else:
-            inside.update(id(t) for t in _tensors(result) if id(t) not in seen)
+        for tensor in (result,) if isinstance(result, torch.Tensor) else _tensors(result):
+            if id(tensor) not in seen:
+                if tensor.requires_grad and id(tensor) not in inside:
+                    self._made.append(weakref.ref(tensor))
+                inside.add(id(tensor))
         return result
 
     def _enter(self, tensor: torch.Tensor) -> None:
@@ -111,13 +125,17 @@ class ReadsSeen(TorchFunctionMode):
         changed = [t for t in self._alive() if id(t) in self._before and id(t) not in self._statistics]
         return [(t, self._before[id(t)]) for t in changed]
 
-    def statistics(self) -> list[torch.Tensor]:
-        """Return the running statistics that the evaluation updated."""
-        return [t for t in self._alive() if not t.requires_grad and id(t) in self._statistics]
+    def statistics(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return the running statistics that the evaluation updated, each with its value before."""
+        return [(t, self._before[id(t)]) for t in self._alive() if id(t) in self._statistics]
 
     def constants(self) -> list[torch.Tensor]:
         """Return the tensors without gradient that the evaluation left as they were."""
         return [t for t in self._alive() if not t.requires_grad and not self._changed(t)]
+
+    def made_with_graph(self) -> list[torch.Tensor]:
+        """Return the tensors with a graph that the evaluation made and that are still alive."""
+        return [t for t in (reference() for reference in self._made) if t is not None and t.grad_fn is not None]
 
     def _alive(self) -> Iterator[torch.Tensor]:
         for reference in self._seen.values():
@@ -176,10 +194,16 @@ def version(tensor: torch.Tensor) -> int:
     return 0 if is_lazy(tensor) or tensor.is_inference() else tensor._version
 
 
+def is_materialised(function: Any) -> bool:
+    """Return whether no module that a callable reaches is lazy still."""
+    return not any(is_lazy(t) for module in Reach.of(function).modules for t in module.parameters())
+
+
 def _writes(func: Any, kwargs: dict[str, Any] | None) -> bool:
     """Return whether an operation changes its first argument, or `out`, in place."""
     name: str = getattr(func, "__name__", "")
-    in_place = name.endswith("_") and not name.startswith("__") or name == "__setitem__" or name.startswith("__i")
+    in_place = name.endswith("_") and not name.endswith("__")
+    in_place = in_place or name == "__setitem__" or name.startswith("__i")
     return in_place or bool(kwargs and kwargs.get("out") is not None)
 
 
