@@ -22,6 +22,7 @@ from torch._dynamo.exc import TorchDynamoException
 from revdeq.arithmetic.floating import scaled
 from revdeq.errors import GradientError
 from revdeq.function import Function, Replay
+from revdeq.function.border import BatchDims
 from revdeq.function.linearisation import vjp
 from revdeq.function.reads import Reach, Substituted, version
 from revdeq.half_step import PulledBack
@@ -41,9 +42,11 @@ class CompiledFunction(Function):
         TypeError, ValueError: as for `Function`, or f updates running statistics.
     """
 
-    def __init__(self, function: Callable[[Tree, Tree], Tree], z0: Tree, args: Tree) -> None:
+    def __init__(
+        self, function: Callable[[Tree, Tree], Tree], z0: Tree, args: Tree, *, batch_dims: BatchDims | None = None
+    ) -> None:
         _refuse_old_torch()
-        super().__init__(function, z0, args)
+        super().__init__(function, z0, args, batch_dims=batch_dims)
         if Reach.of(function).statistics:
             raise ValueError(
                 "function updates running statistics and compile is True; put its normalisation layers in eval mode, "
