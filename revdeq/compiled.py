@@ -43,12 +43,7 @@ class CompiledFunction(Function):
     """
 
     def __init__(
-        self,
-        function: Callable[[Tree, Tree], Tree],
-        z0: Tree,
-        args: Tree,
-        *,
-        batch_dims: BatchDims | None = None,
+        self, function: Callable[[Tree, Tree], Tree], z0: Tree, args: Tree, *, batch_dims: BatchDims | None = None
     ) -> None:
         _refuse_old_torch()
         super().__init__(function, z0, args, batch_dims=batch_dims)

@@ -44,6 +44,26 @@ class Watch:
         """
 
 
+class Masks(Watch):
+    """Remembers which samples took which step.
+
+    Attributes:
+        taken: for each step a bool tensor with one entry a sample; empty after a fixed number of steps.
+    """
+
+    def __init__(self) -> None:
+        self.taken: list[torch.Tensor] = []
+
+    def step(self, n: int, state: State, active: torch.Tensor | None) -> None:
+        """See `Watch.step`."""
+        if active is not None:
+            self.taken.append(active)
+
+    def of(self, num_steps: int) -> list[torch.Tensor | None]:
+        """Return for each of the steps the samples that took it; None for all."""
+        return [*self.taken] if self.taken else [None] * num_steps
+
+
 _NOBODY = Watch()
 
 

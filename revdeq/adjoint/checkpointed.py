@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from revdeq.adjoint.base import Adjoint, Attached, final_leaves, refuse_transforms
+from revdeq.adjoint.base import Adjoint, Attached, final_leaves, not_repeated, refuse_transforms
 from revdeq.errors import GradientError
+from revdeq.fingerprint import sketch
 from revdeq.function import Function
-from revdeq.iterate import Outcome, Watch, completed, iterate, masked_step
+from revdeq.function.linearisation import repeatability
+from revdeq.iterate import Masks, Outcome, completed, iterate, masked_step
 from revdeq.residual import Stopping
-from revdeq.solver.base import Evaluate, Solver, State
+from revdeq.solver.base import Solver, State
 from revdeq.solver.parameters import validated_count
 from revdeq.tree import Leaves, flatten, unflatten
 
@@ -65,34 +67,59 @@ class CheckpointedAdjoint(Adjoint):
 
     def _run(self, f: Function, solver: Solver, stopping: Stopping) -> Outcome:
         surroundings = _Surroundings(f)
-        state = iterate_in_segments(f, solver, f.z0, [None] * stopping.max_steps, self.segment, surroundings)
+        masks = [None] * stopping.max_steps
+        state = iterate_in_segments(_Repeated(f), solver, f.z0, masks, self.segment, surroundings)
         surroundings.close()
         return completed(state, solver, f.z0, stopping.max_steps)
 
     def _run_to_tolerance(self, f: Function, solver: Solver, stopping: Stopping) -> Outcome:
-        taken = _StepsTaken()
+        masks = Masks()
         with torch.no_grad():
-            found = iterate(f, solver, tuple(leaf.detach() for leaf in f.z0), stopping, taken)
+            found = iterate(f, solver, tuple(leaf.detach() for leaf in f.z0), stopping, masks)
         surroundings = _Surroundings(f)
         surroundings.close()
         with surroundings():
-            state = iterate_in_segments(f, solver, f.z0, taken.masks, self.segment, surroundings)
+            state = iterate_in_segments(_Repeated(f), solver, f.z0, masks.taken, self.segment, surroundings)
         return found._replace(state=state)
 
 
-class _StepsTaken(Watch):
-    """Remembers which samples took each step: one that stopped may have been taken up again later.
+class _Repeated:
+    """Evaluates f, and refuses an evaluation that repeats an earlier one with another value.
 
-    Attributes:
-        masks: for each step the samples that took it; None for all.
+    Args:
+        f: the user's function.
     """
 
-    def __init__(self) -> None:
-        self.masks: list[torch.Tensor | None] = []
+    def __init__(self, f: Function) -> None:
+        self._f = f
+        self._sketches: list[tuple[torch.Tensor, float]] = []
+        self._next = 0
 
-    def step(self, n: int, state: State, active: torch.Tensor | None) -> None:
-        """See `Watch.step`."""
-        self.masks.append(None if active is None or bool(active.all()) else active)
+    def start(self, evaluation: int) -> None:
+        """Say which evaluation is the next one, in the order in which they were made first."""
+        self._next = evaluation
+
+    @property
+    def count(self) -> int:
+        """Number of evaluations made so far, or where the next one stands among them."""
+        return self._next
+
+    def __call__(self, z: Leaves) -> Leaves:
+        """Evaluate f."""
+        value = self._f(z)
+        if self._f.capturing:
+            return value  # nothing can be compared in the capture of a CUDA graph
+        with torch.no_grad():
+            found = sketch(value)
+            if self._next == len(self._sketches):
+                self._sketches.append((found, repeatability(value)))
+            else:
+                before, allowed = self._sketches[self._next]
+                error = float((found - before).norm() / before.norm().clamp(min=torch.finfo(torch.float64).tiny))
+                if not error <= allowed:
+                    raise not_repeated(f"evaluation {self._next}, relative difference {error:.1e}")
+        self._next += 1
+        return value
 
 
 class _Surroundings:
@@ -142,35 +169,35 @@ class _EachTime(AbstractContextManager[None]):
 
 
 def iterate_in_segments(
-    f: Evaluate,
+    f: _Repeated,
     solver: Solver,
     z0: Leaves,
     masks: Sequence[torch.Tensor | None],
     segment: int | None,
     surroundings: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> State:
-    """Take the recorded steps with a graph that stores the state every `segment` steps.
-
-    The steps between are computed again in backward: two evaluations of f for each one of the plain loop.
+    """Take steps with a graph that stores the state every `segment` steps and computes those between again in backward.
 
     Args:
         f: evaluates the function, differentiably.
         solver: the iteration.
         z0: leaves of the start state.
         masks: for each step the samples that take it; None for all.
-        segment: steps in a segment, an int >= 1; None for about the root of their number, which stores the least.
+        segment: steps in a segment, an int >= 1; None for about sqrt(N), which stores the least.
         surroundings: entered round every repetition.
 
     Returns:
         The solver's final state.
     """
     length = max(1, round(math.sqrt(len(masks)))) if segment is None else segment
+    uniform = all(active is None or bool(active.all()) for active in masks)
 
-    def run(first: int, last: int, *leaves: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def run(first: int, last: int, begin: int, *leaves: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        f.start(begin)
         state = unflatten(leaves, structure)
         for n in range(first, last):
             value, active = f(solver.estimate(state)), masks[n]
-            if active is None:
+            if uniform or active is None:
                 state = solver.step(f, state, value, n)
             else:
                 state = masked_step(f, solver, state, value, n, active)
@@ -183,6 +210,7 @@ def iterate_in_segments(
             run,
             first,
             min(first + length, len(masks)),
+            f.count,
             *leaves,
             use_reentrant=False,
             preserve_rng_state=False,

@@ -24,8 +24,8 @@ class ImplicitAdjoint(Adjoint):
     does not depend on z0, whose gradient is None. The cotangents of z1 and y1 are added, since both stand for z*.
 
     Args:
-        rtol: relative tolerance of the adjoint equation, dimensionless; None for eps^(3/4) of z0's dtype, three
-            quarters of its digits.
+        rtol: relative tolerance of the adjoint equation, dimensionless; None for eps^(3/4) of the dtype that f computes
+            in (z0's, or that of autocast), three quarters of its digits.
         atol: absolute tolerance in the unit of the cotangent.
         max_steps: greatest number of steps of the linear solve, an int >= 0.
         solver: iteration for the adjoint equation; None for `Relaxed(1.0)`, which converges where f contracts. `GMRES`
@@ -89,14 +89,16 @@ class ImplicitAdjoint(Adjoint):
         def pull_back(replay: Replay, z1: Leaves, c: Leaves) -> PartialLeaves:
             at_z1 = replay.linearise(z1)
             with torch.no_grad():
-                v = _solve_adjoint_equation(self, health, at_z1, c)
+                v = _solve_adjoint_equation(self, health, replay, at_z1, c)
             return at_z1.pull_back(v)[1]
 
         return run_for_fixed_point(f, solver, stopping, pull_back, health)
 
 
-def _solve_adjoint_equation(adjoint: ImplicitAdjoint, health: Health, at_z1: Linearisation, c: Leaves) -> Leaves:
-    rtol = max(torch.finfo(leaf.dtype).eps for leaf in c) ** 0.75 if adjoint.rtol is None else adjoint.rtol
+def _solve_adjoint_equation(
+    adjoint: ImplicitAdjoint, health: Health, replay: Replay, at_z1: Linearisation, c: Leaves
+) -> Leaves:
+    rtol = replay.roundoff**0.75 if adjoint.rtol is None else adjoint.rtol
 
     def g(v: Leaves) -> Leaves:
         pulled = at_z1.pull_back_state(v)

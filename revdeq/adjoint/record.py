@@ -10,7 +10,7 @@ from revdeq.adjoint.pullback import Pullback
 from revdeq.function import Function, Replay
 from revdeq.function.call import own_saved_tensors
 from revdeq.half_step import HalfSteps
-from revdeq.iterate import Watch, repeat
+from revdeq.iterate import Masks, repeat
 from revdeq.solution import Health
 from revdeq.solver.reversible import Coupled, Reversible
 from revdeq.tree import Leaves
@@ -84,7 +84,7 @@ class _Seen:
         return cast(HalfSteps, self._replay).half_step(state, self.inputs[-1], beta)
 
 
-class Record(Watch, ABC):
+class Record(Masks, ABC):
     """Evaluates f in the forward pass, writes down what the backward pass needs, and goes back by it.
 
     Args:
@@ -95,7 +95,7 @@ class Record(Watch, ABC):
 
     def __init__(self, f: Function, *, as_replayed: bool) -> None:
         self._f, self._as_replayed = f, as_replayed
-        self._masks: list[torch.Tensor] = []
+        super().__init__()
         self._count = 0
 
     def __call__(self, z: Leaves) -> Leaves:
@@ -117,18 +117,9 @@ class Record(Watch, ABC):
         self._note(seen, value)
         return moved
 
-    def step(self, n: int, state: Any, active: torch.Tensor | None) -> None:
-        """Take note of the samples that take step n."""
-        if active is not None:
-            self._masks.append(active)
-
     def _note(self, at: Leaves, value: Leaves) -> None:
         self.evaluated(self._count, at, value)
         self._count += 1
-
-    def masks(self, num_steps: int) -> list[torch.Tensor | None]:
-        """Return for each step the samples that took it; None for all."""
-        return [*self._masks] if self._masks else [None] * num_steps
 
     @abstractmethod
     def evaluated(self, k: int, at: Leaves, value: Leaves) -> None:

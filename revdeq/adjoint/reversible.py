@@ -113,7 +113,7 @@ class ReversibleAdjoint(Adjoint):
             last = stopping.max_steps
             if stopping.by_tolerance:
                 last = int(outcome.num_steps.max()) if outcome.num_steps.numel() else 0
-            masks = record.masks(last)
+            masks = record.of(last)
             saved = _Saved((*y1, *z1), record.kept(end, len(masks)), f.constants)
             plan = _Plan(f, solver, outcome, record, masks, self.on_health, health)
             final = _Reversal.apply(plan, saved, *f.z0, *f.arg_tensors, *f.captured)

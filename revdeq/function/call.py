@@ -100,6 +100,12 @@ class Function:
         """Whether f is evaluated under autocast, and may return other dtypes than that of z0."""
         return self.surroundings.flags.autocasting
 
+    @property
+    def roundoff(self) -> float:
+        """The greatest relative spacing among the dtypes that f computes in: those of z0, and that of autocast."""
+        cast = [dtype for _, enabled, dtype in self.surroundings.flags.autocast if enabled]
+        return max(torch.finfo(dtype).eps for dtype in (*(leaf.dtype for leaf in self.z0), *cast))
+
     def record_reads(self, *, keep_graph: bool = False) -> None:
         """Make the first evaluation find what f reads; an adjoint that replays f calls this before the forward pass.
 
@@ -133,10 +139,12 @@ class Function:
     def last_repeats(self, evaluate: Callable[[Leaves], Leaves]) -> bool:
         """Return whether f still has, within rounding, the value that it had in its last evaluation.
 
+        Where nothing can be read, in a torch.func transform or the capture of a CUDA graph, that is taken for granted.
+
         Args:
             evaluate: evaluates it again, in the surroundings of the forward pass.
         """
-        if self.last is None or any(is_functorch_wrapped_tensor(leaf) for leaf in self.last[1]):
+        if self.last is None or self.capturing or any(is_functorch_wrapped_tensor(leaf) for leaf in self.last[1]):
             return True
         at, before = self.last
         return difference(evaluate(at), before) <= repeatability(before)
@@ -253,7 +261,8 @@ class Function:
         self.constants = tuple(t for t in reads.constants() if not t.is_inference() and id(t) not in updated)
         if not keep:
             value = tuple(v.detach() for v in value)
-            self._refuse_escaped(reads)
+            if not self.capturing:  # what a capture holds on to is its memory
+                self._refuse_escaped(reads)
         return value
 
     def _refuse_escaped(self, reads: ReadsSeen) -> None:

@@ -62,6 +62,11 @@ class Replay:
         """Return a context with the surroundings of the forward pass; generators and buffers end as they were."""
         return self._f.surroundings.replayed()
 
+    @property
+    def roundoff(self) -> float:
+        """The greatest relative spacing among the dtypes that f computes in: those of z0, and that of autocast."""
+        return self._f.roundoff
+
     def narrow(self, z: Leaves) -> Leaves:
         """Return the leaves of a state as f sees them, in z0's dtypes."""
         return self._f.border.narrow(z)
