@@ -43,7 +43,8 @@ class Plain(Record):
             active, ours = way.masks[n], n < steps - 1
             _, z = pullback.undoing(2 * n + 1, way.replay.narrow(y), z, active, ours=ours)
             _, y = pullback.undoing(2 * n, way.replay.narrow(z), y, active, ours=ours)
-        if not all(bool(torch.isfinite(g).all()) for g in (*pullback.start(), *pullback.inputs()) if g is not None):
+        found = (*y, *z, *pullback.start(), *pullback.inputs())
+        if not all(bool(torch.isfinite(t).all()) for t in found if t is not None):
             raise GradientError(
                 "the reversed states, cotangents or gradients left the range of their dtypes, so the gradient is lost; "
                 "take fewer steps, a beta nearer to the optimum, or leave out verify=False."
