@@ -117,6 +117,7 @@ class Anchored(Record):
             y, z = (tuple(leaf.clone() for leaf in leaves) for leaves in lower)
             start = Coupled(y, z)
         seen, _ = way.repeated(start, steps, way.masks[steps.start : steps.stop])
+        way.health.repeated_evaluations += len(seen)  # those of the products, which undoing took in vain
         found = [fingerprint(at) for at in seen]
         for k, value in way.back_through(steps, seen):
             if k == 2 * steps.start:

@@ -64,6 +64,7 @@ class Stored(Record):
             self._go_back_comparing(kept, way)
 
     def _go_back_comparing(self, kept: Inputs, way: Way) -> None:
+        way.health.repeated_evaluations += len(kept.seen)
         states = (way.z0, *kept.seen, kept.end)  # y_0, z_0, y_1, z_1, ... z_N, in f's dtype
         for k, value in way.back_through(range(len(way.masks)), kept.seen):
             error, limit = _difference(value, states[k], states[k + 2], way.pullback.beta(k), way.masks[k // 2])
