@@ -15,7 +15,7 @@ what f sees is stored at every evaluation and nothing is undone; and so where it
 
 import math
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import NamedTuple
 
 import torch
@@ -51,7 +51,7 @@ class Segments(NamedTuple):
             num_steps: steps taken, at most as many as were planned.
         """
         starts = list(takewhile(lambda n: n < num_steps, self.starts or (0,)))
-        return [range(a, b) for a, b in zip(starts, [*starts[1:], num_steps], strict=True)]
+        return [range(a, b) for a, b in pairwise([*starts, num_steps])]
 
 
 STORED = Segments(None)

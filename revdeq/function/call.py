@@ -25,6 +25,7 @@ from revdeq.function.reads import (
     is_materialised,
     made_since,
     reached_leaves,
+    release_remade_weights,
     sequence_number,
     version,
 )
@@ -279,6 +280,7 @@ class Function:
         escaped = reads.made_with_graph()
         if escaped:
             del escaped
+            release_remade_weights(self.function)
             gc.collect()  # what only a reference cycle holds is nobody's
             escaped = reads.made_with_graph()
         if escaped:

@@ -21,6 +21,8 @@ from torch.autograd.graph import Node
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
 from revdeq.errors import GradientError
@@ -327,6 +329,18 @@ def fill_parametrisation_cache(function: Any) -> None:
             if parametrize.is_parametrized(layer):
                 for name in cast(torch.nn.ModuleDict, layer.parametrizations):
                     getattr(layer, name)
+
+
+def release_remade_weights(function: Any) -> None:
+    """Cut the graphs of weights that hooks of `torch.nn.utils.{spectral_norm, weight_norm}` make before every call.
+
+    They stay attributes of their modules after the call, where nobody reads them before they are made anew.
+    """
+    for module in Reach.of(function).modules:
+        for layer in module.modules():
+            for hook in layer._forward_pre_hooks.values():
+                if isinstance(hook, SpectralNorm | WeightNorm):
+                    setattr(layer, hook.name, getattr(layer, hook.name).detach())
 
 
 class Reach(NamedTuple):
