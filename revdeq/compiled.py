@@ -23,6 +23,7 @@ from revdeq.arithmetic.floating import scaled
 from revdeq.errors import GradientError
 from revdeq.function import Function, Replay
 from revdeq.function.border import BatchDims
+from revdeq.function.extras import Extras
 from revdeq.function.linearisation import vjp
 from revdeq.function.reads import Reach, Substituted, version
 from revdeq.half_step import PulledBack
@@ -43,10 +44,18 @@ class CompiledFunction(Function):
     """
 
     def __init__(
-        self, function: Callable[[Tree, Tree], Tree], z0: Tree, args: Tree, *, batch_dims: BatchDims | None = None
+        self,
+        function: Callable[..., Tree],
+        z0: Tree,
+        args: Tree,
+        *,
+        batch_dims: BatchDims | None = None,
+        extras: Extras | None = None,
     ) -> None:
         _refuse_old_torch()
-        super().__init__(function, z0, args, batch_dims=batch_dims)
+        super().__init__(function, z0, args, batch_dims=batch_dims, extras=extras)
+        if self.extras.has_aux or self.extras.with_step:
+            raise ValueError("compile is True, which has_aux and with_step do not go with; give compile=False.")
         if Reach.of(function).statistics:
             raise ValueError(
                 "function updates running statistics and compile is True; put its normalisation layers in eval mode, "

@@ -22,6 +22,8 @@ class Outcome(NamedTuple):
         sample_results: int8 tensor of `Result.code`, per sample.
         residual: `||f(z) - z||` per sample at the estimate returned; None after a fixed number of steps.
         beta: with what relaxation the state was reached, see `Solution.beta`.
+        loops: steps that the loop took, the greatest number that a sample can have taken.
+        saved: leaves of the estimates at the steps of `Stopping.save_at`, in the state dtype.
     """
 
     state: State
@@ -29,6 +31,8 @@ class Outcome(NamedTuple):
     sample_results: torch.Tensor
     residual: torch.Tensor | None
     beta: float | Schedule | torch.Tensor | None
+    loops: int
+    saved: tuple[Leaves, ...] = ()
 
 
 class Watch:
@@ -88,10 +92,16 @@ def iterate(f: Evaluate, solver: Solver, z0: Leaves, stopping: Stopping, watch: 
     if stopping.by_tolerance:
         return _iterate_to_tolerance(f, solver, z0, stopping, watch)
     state = solver.init(z0)
+    saved: dict[int, Leaves] = {}
     for n in range(stopping.max_steps):
+        if n in stopping.save_at:
+            saved[n] = tuple(leaf.clone() for leaf in solver.estimate(state))
         watch.step(n, state, None)
         state = solver.advance(f, state, n)
-    return completed(state, solver, z0, stopping.max_steps)
+    if stopping.max_steps in stopping.save_at:
+        saved[stopping.max_steps] = solver.estimate(state)
+    outcome = completed(state, solver, z0, stopping.max_steps)
+    return outcome._replace(saved=tuple(saved[n] for n in stopping.save_at))
 
 
 def completed(state: State, solver: Solver, z0: Leaves, num_steps: int) -> Outcome:
@@ -112,7 +122,7 @@ def completed(state: State, solver: Solver, z0: Leaves, num_steps: int) -> Outco
     results = results.masked_fill(~finite, Result.NONFINITE.code)
     results = _with_range(results, solver, state)
     counts = torch.full(shape, num_steps, dtype=torch.int64, device=device)
-    return Outcome(state, counts, results, None, solver.relaxation(state))
+    return Outcome(state, counts, results, None, solver.relaxation(state), num_steps)
 
 
 def _iterate_to_tolerance(f: Evaluate, solver: Solver, z0: Leaves, stopping: Stopping, watch: Watch) -> Outcome:
@@ -122,7 +132,7 @@ def _iterate_to_tolerance(f: Evaluate, solver: Solver, z0: Leaves, stopping: Sto
     results = torch.full(shape, Result.MAX_STEPS_REACHED.code, dtype=torch.int8, device=device)
     broken = torch.zeros(shape, dtype=torch.bool, device=device)
     residual = torch.zeros(shape, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
-    met = broken
+    met, n = broken, 0
     for n in range(stopping.max_steps + 1):
         value = f(solver.estimate(state))
         with torch.no_grad():
@@ -143,7 +153,7 @@ def _iterate_to_tolerance(f: Evaluate, solver: Solver, z0: Leaves, stopping: Sto
         state = masked_step(f, solver, state, value, n, active)
         num_steps = num_steps + active
     results = results.masked_fill(met, Result.CONVERGED.code).masked_fill(broken, Result.NONFINITE.code)
-    return Outcome(state, num_steps, _with_range(results, solver, state), residual, solver.relaxation(state))
+    return Outcome(state, num_steps, _with_range(results, solver, state), residual, solver.relaxation(state), n)
 
 
 def masked_step(f: Evaluate, solver: Solver, state: State, value: Leaves, n: int, active: torch.Tensor) -> State:

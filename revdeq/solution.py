@@ -9,6 +9,7 @@ import torch
 
 from revdeq.estimate import AutomaticBeta
 from revdeq.schedule import Schedule
+from revdeq.tree import Tree
 
 
 State = TypeVar("State")
@@ -126,6 +127,8 @@ class Solution(Generic[State]):
             tensor of the betas taken, shape (*samples, max_steps), NaN where none was. None for other solvers.
         estimate: the spectrum from which "auto" chose, with the evaluations of f and the products that it took; else
             None.
+        aux: the auxiliary output of function, differentiable; None without has_aux.
+        saved: the states z_n of save_at, in its order, differentiable.
     """
 
     z1: State
@@ -135,6 +138,8 @@ class Solution(Generic[State]):
     health: Health | None
     beta: float | Schedule | torch.Tensor | None
     estimate: AutomaticBeta | None
+    aux: Tree
+    saved: tuple[State, ...]
     _residual: Callable[[], torch.Tensor] = field(repr=False)
 
     @property

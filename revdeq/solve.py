@@ -1,7 +1,7 @@
 """The entry point: find a fixed point of a function, differentiably."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast, overload
 
 import torch
 from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
@@ -9,6 +9,7 @@ from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wr
 from revdeq.adjoint import Adjoint, ImplicitAdjoint, ReversibleAdjoint
 from revdeq.function import Function
 from revdeq.function.border import BatchDims
+from revdeq.function.extras import Extras, HasAux
 from revdeq.residual import Stopping, residual_norm
 from revdeq.solution import Result, Solution, SolveError
 from revdeq.solver import Reversible, Solver
@@ -25,10 +26,11 @@ MOST_STEPS = 100
 """The greatest number of steps of a solve with tolerances where none is given."""
 
 
+@overload
 def solve(
     function: Callable[[State, Args], State],
     z0: State,
-    args: Args = (),
+    args: Args = ...,
     *,
     solver: Solver | None = None,
     adjoint: Adjoint | None = None,
@@ -37,6 +39,57 @@ def solve(
     atol: float | None = None,
     throw: bool = True,
     batch_dims: BatchDims | None = None,
+    save_at: Sequence[int] = (),
+) -> Solution[State]: ...
+@overload
+def solve(
+    function: Callable[..., Any],
+    z0: State,
+    args: Any = ...,
+    *,
+    solver: Solver | None = None,
+    adjoint: Adjoint | None = None,
+    max_steps: int | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    throw: bool = True,
+    batch_dims: BatchDims | None = None,
+    has_aux: HasAux | None,
+    with_step: bool = False,
+    save_at: Sequence[int] = (),
+) -> Solution[State]: ...
+@overload
+def solve(
+    function: Callable[..., Any],
+    z0: State,
+    args: Any = ...,
+    *,
+    solver: Solver | None = None,
+    adjoint: Adjoint | None = None,
+    max_steps: int | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    throw: bool = True,
+    batch_dims: BatchDims | None = None,
+    has_aux: HasAux | None = None,
+    with_step: bool,
+    save_at: Sequence[int] = (),
+) -> Solution[State]: ...
+def solve(
+    function: Callable[..., Any],
+    z0: State,
+    args: Any = (),
+    *,
+    solver: Solver | None = None,
+    adjoint: Adjoint | None = None,
+    max_steps: int | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    throw: bool = True,
+    batch_dims: BatchDims | None = None,
+    has_aux: HasAux | None = None,
+    with_step: bool = False,
+    save_at: Sequence[int] = (),
 ) -> Solution[State]:
     """Iterate z = function(z, args) from z0 and return the final states, with gradients as the adjoint defines them.
 
@@ -64,6 +117,15 @@ def solve(
         batch_dims: 0 where the whole state is one sample, whatever its shape (nodes of a graph, a matrix, a sequence
             whose first dimension is time), 1 where dimension 0 of every leaf counts samples. None goes by the shapes:
             dimension 0 counts samples when all leaves have at least two dimensions and agree in the first.
+        has_aux: where function returns a pair (z, aux) of the next z and a pytree of tensors (a loss collected inside,
+            attention maps, halting scores): "last" for the aux of the last evaluation of a step, "sum" for the sum over
+            all evaluations in steps; it is returned as `Solution.aux`, with gradients. None where it returns z alone.
+            With `ImplicitAdjoint` and `PhantomAdjoint` the aux is that at the state returned.
+        with_step: whether function takes the index of the step, an int from 0, as a third argument (embeddings and
+            gates of looped models); both evaluations of a reversible step get the same. Not with tolerances, nor with
+            the adjoints of the fixed point, since such a function has none.
+        save_at: numbers of steps after which the state is wanted too; `Solution.saved` has them, differentiable. For a
+            fixed number of steps, with `ReversibleAdjoint` and `UnrolledAdjoint`.
 
     Returns:
         The solution; z1 and y1 have the structure and dtypes of z0.
@@ -100,8 +162,17 @@ def solve(
         raise TypeError(f"throw is {throw!r}; it must be True or False.")
     if max_steps is None:
         max_steps = FIXED_STEPS if rtol is None and atol is None else MOST_STEPS
-    stopping = Stopping(max_steps, rtol, atol)
-    return _solve_untraced(function, z0, args, solver, adjoint, stopping, throw, batch_dims)
+    stopping = Stopping(max_steps, rtol, atol, tuple(save_at))
+    extras = Extras(has_aux, with_step, solver.evaluations_per_step)
+    if with_step and (stopping.by_tolerance or adjoint.of_fixed_point):
+        raise ValueError(
+            f"with_step is True, so function differs from step to step and has no fixed point, but {adjoint!r} or a "
+            "tolerance asks for one; leave rtol and atol out, and use ReversibleAdjoint, CheckpointedAdjoint or "
+            "UnrolledAdjoint."
+        )
+    if save_at and not adjoint.saves:
+        raise ValueError(f"save_at is given, and {adjoint!r} cannot; use ReversibleAdjoint or UnrolledAdjoint.")
+    return _solve_untraced(function, z0, args, solver, adjoint, stopping, throw, batch_dims, extras)
 
 
 def natural_adjoint(solver: Solver) -> Adjoint:
@@ -118,8 +189,9 @@ def _solve(
     stopping: Stopping,
     throw: bool,
     batch_dims: BatchDims | None,
+    extras: Extras,
 ) -> Solution[Any]:
-    f = _function(solver)(function, z0, args, batch_dims=batch_dims)
+    f = _function(solver)(function, z0, args, batch_dims=batch_dims, extras=extras)
     bound = solver.bound_to(f, stopping.max_steps)
     attached = adjoint.run(f, bound, stopping)
     f.finish()
@@ -133,6 +205,8 @@ def _solve(
         health=attached.health,
         beta=border.of_samples(beta) if isinstance(beta, torch.Tensor) else beta,
         estimate=bound.estimated,
+        aux=extras.tree(attached.aux),
+        saved=tuple(border.tree(leaves) for leaves in attached.saved),
         _residual=_Residual(f, attached.z1, outcome.residual),
     )
     if throw and _batched(solution.sample_results):
@@ -189,6 +263,10 @@ class _Residual:
             raise RuntimeError(
                 "the residual was asked for after the returned state was changed in place; read Solution.residual "
                 "before that, or change a copy."
+            )
+        if self._f.extras.with_step:
+            raise RuntimeError(
+                "the residual was asked for of a function that takes the index of the step, which has no fixed point."
             )
         # Nothing needs a gradient here: a replay brings back the surroundings and leaves no trace.
         replay = self._f.replay(self._f.arg_tensors, [False] * len(self._f.captured))

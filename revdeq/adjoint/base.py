@@ -26,12 +26,16 @@ class Attached(NamedTuple):
         y1: leaves of the coupled state, likewise; None where the solver has none.
         outcome: steps, results and residual; its `state` is None, so that nothing holds on to the states.
         health: what the backward pass will find out; None for adjoints that measure nothing there.
+        aux: leaves of the auxiliary output of f.
+        saved: leaves of the states of `Stopping.save_at`, in z0's dtypes.
     """
 
     z1: Leaves
     y1: Leaves | None
     outcome: Outcome
     health: Health | None
+    aux: Leaves = ()
+    saved: tuple[Leaves, ...] = ()
 
 
 class Adjoint(ABC):
@@ -39,9 +43,13 @@ class Adjoint(ABC):
 
     Attributes:
         compiles: whether it can differentiate half steps that were compiled together with f.
+        saves: whether it can differentiate the states of steps within a solve.
+        of_fixed_point: whether its gradient is that of the fixed point, and knows nothing of steps.
     """
 
     compiles: ClassVar[bool] = False
+    saves: ClassVar[bool] = False
+    of_fixed_point: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
@@ -73,6 +81,16 @@ def final_leaves(leaves: Leaves, outcome: Outcome, f: Function) -> Leaves:
         return final  # a fixed number of steps has no sample that went back to its start
     broken = broken_samples(outcome)
     return tuple(leaf.masked_fill(per_sample(broken, leaf), math.nan) for leaf in final)
+
+
+def evaluations_in_steps(outcome: Outcome, solver: Solver) -> int:
+    """Return how many evaluations of f the steps took, the one that judges the last state apart.
+
+    Args:
+        outcome: how the loop ended.
+        solver: the iteration.
+    """
+    return solver.evaluations_per_step * outcome.loops
 
 
 def broken_samples(outcome: Outcome) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from revdeq.adjoint.base import Adjoint, Attached, final_leaves, not_repeated, refuse_transforms
+from revdeq.adjoint.base import Adjoint, Attached, evaluations_in_steps, final_leaves, not_repeated, refuse_transforms
 from revdeq.errors import GradientError
 from revdeq.fingerprint import sketch
 from revdeq.function import Function
@@ -52,9 +52,10 @@ class CheckpointedAdjoint(Adjoint):
         refuse_transforms()
         if not torch.is_grad_enabled():
             outcome = iterate(f, solver, f.z0, stopping)
+            aux = f.extras.collected(evaluations_in_steps(outcome, solver))
         else:
             f.record_reads(keep_graph=True)
-            outcome = (
+            outcome, aux = (
                 self._run_to_tolerance(f, solver, stopping) if stopping.by_tolerance else self._run(f, solver, stopping)
             )
         coupled = solver.coupled(outcome.state)
@@ -63,24 +64,25 @@ class CheckpointedAdjoint(Adjoint):
             None if coupled is None else final_leaves(coupled, outcome, f),
             outcome._replace(state=None),
             None,
+            aux,
         )
 
-    def _run(self, f: Function, solver: Solver, stopping: Stopping) -> Outcome:
+    def _run(self, f: Function, solver: Solver, stopping: Stopping) -> tuple[Outcome, Leaves]:
         surroundings = _Surroundings(f)
         masks = [None] * stopping.max_steps
-        state = iterate_in_segments(_Repeated(f), solver, f.z0, masks, self.segment, surroundings)
+        state, aux = iterate_in_segments(_Repeated(f), solver, f.z0, masks, self.segment, surroundings)
         surroundings.close()
-        return completed(state, solver, f.z0, stopping.max_steps)
+        return completed(state, solver, f.z0, stopping.max_steps), aux
 
-    def _run_to_tolerance(self, f: Function, solver: Solver, stopping: Stopping) -> Outcome:
+    def _run_to_tolerance(self, f: Function, solver: Solver, stopping: Stopping) -> tuple[Outcome, Leaves]:
         masks = Masks()
         with torch.no_grad():
             found = iterate(f, solver, tuple(leaf.detach() for leaf in f.z0), stopping, masks)
         surroundings = _Surroundings(f)
         surroundings.close()
         with surroundings():
-            state = iterate_in_segments(_Repeated(f), solver, f.z0, masks.taken, self.segment, surroundings)
-        return found._replace(state=state)
+            state, aux = iterate_in_segments(_Repeated(f), solver, f.z0, masks.taken, self.segment, surroundings)
+        return found._replace(state=state), aux
 
 
 class _Repeated:
@@ -97,7 +99,17 @@ class _Repeated:
 
     def start(self, evaluation: int) -> None:
         """Say which evaluation is the next one, in the order in which they were made first."""
-        self._next = evaluation
+        self._next = self._f.extras.position = evaluation
+        self._f.extras.forget()
+
+    def aux(self) -> Leaves:
+        """Return the auxiliary output of the evaluations since `start`, last or sum, and let go of it."""
+        return self._f.extras.collected(self._next)
+
+    def joined(self, before: Leaves, aux: Leaves) -> Leaves:
+        """Return the auxiliary output of two stretches of evaluations, the earlier one's first."""
+        together = self._f.extras.has_aux == "sum" and before
+        return tuple(a + b for a, b in zip(before, aux, strict=True)) if together else aux
 
     @property
     def count(self) -> int:
@@ -175,7 +187,7 @@ def iterate_in_segments(
     masks: Sequence[torch.Tensor | None],
     segment: int | None,
     surroundings: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
-) -> State:
+) -> tuple[State, Leaves]:
     """Take steps with a graph that stores the state every `segment` steps and computes those between again in backward.
 
     Args:
@@ -187,7 +199,7 @@ def iterate_in_segments(
         surroundings: entered round every repetition.
 
     Returns:
-        The solver's final state.
+        The solver's final state, and the leaves of the auxiliary output.
     """
     length = max(1, round(math.sqrt(len(masks)))) if segment is None else segment
     uniform = all(active is None or bool(active.all()) for active in masks)
@@ -201,12 +213,13 @@ def iterate_in_segments(
                 state = solver.step(f, state, value, n)
             else:
                 state = masked_step(f, solver, state, value, n, active)
-        return tuple(flatten(state)[0])
+        return (*flatten(state)[0], *f.aux())
 
     leaves, structure = flatten(solver.init(z0))
+    count, aux = len(leaves), Leaves()
     for first in range(0, len(masks), length):
         # f brings back its own random state at every evaluation.
-        leaves = checkpoint(
+        found = checkpoint(
             run,
             first,
             min(first + length, len(masks)),
@@ -216,4 +229,5 @@ def iterate_in_segments(
             preserve_rng_state=False,
             context_fn=lambda: (contextlib.nullcontext(), _EachTime(surroundings)),
         )
-    return unflatten(leaves, structure)
+        leaves, aux = found[:count], f.joined(aux, found[count:])
+    return unflatten(leaves, structure), aux

@@ -1,5 +1,7 @@
 """The gradient of the fixed point by the implicit function theorem."""
 
+from typing import ClassVar
+
 import torch
 
 from revdeq.adjoint.base import Adjoint, Attached
@@ -40,6 +42,8 @@ class ImplicitAdjoint(Adjoint):
         Bai, Kolter, Koltun, Deep Equilibrium Models, NeurIPS 2019, arXiv 1909.01377, theorem 1.
         Christianson, Reverse accumulation and attractive fixed points, 1994, DOI 10.1080/10556789408805572.
     """
+
+    of_fixed_point: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """Phantom gradients: the gradient of a few relaxed steps taken from the state that the solve returned."""
 
+from typing import ClassVar
+
 import torch
 
 from revdeq.adjoint.base import Adjoint, Attached
@@ -36,6 +38,8 @@ class PhantomAdjoint(Adjoint):
         Fung, Heaton, Li, McKenzie, Osher, Yin, JFB: Jacobian-free backpropagation for implicit networks,
         arXiv 2103.12803.
     """
+
+    of_fixed_point: ClassVar[bool] = True
 
     def __init__(self, steps: int = 5, beta: float = 0.5) -> None:
         self.steps = validated_count("steps", steps, example=5)

@@ -19,6 +19,7 @@ A sample that takes no part in a step gets no VJP from its own values, but where
 the values of the others depend on its state, which is that of the forward pass: its cotangents receive those parts.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -53,6 +54,22 @@ class Mark(NamedTuple):
     totals: Totals
 
 
+class AuxCotangents(NamedTuple):
+    """Cotangents of the auxiliary output of f.
+
+    Attributes:
+        leaves: one for each of its leaves, None for zero.
+        only: index of the half step whose output they are of; None where they are of the sum over all.
+    """
+
+    leaves: PartialLeaves = ()
+    only: int | None = None
+
+    def at(self, k: int) -> PartialLeaves:
+        """Return those of half step k; empty for zero."""
+        return self.leaves if self.only is None or self.only == k else ()
+
+
 class Pullback:
     """The cotangents of the two states and the sums of gradients; see NOTE [One reversed half step].
 
@@ -61,10 +78,20 @@ class Pullback:
         replay: the function in the backward pass, active.
         y: cotangent of y_N in the state dtype, fresh tensors, which are changed in place.
         z: cotangent of z_N, likewise.
+        aux: those of what f makes besides z.
+        saved: those of z_n for numbers of steps n whose states the solve returned.
     """
 
-    def __init__(self, solver: Reversible, replay: Replay, y: Leaves, z: Leaves) -> None:
-        self.solver, self.replay = solver, replay
+    def __init__(
+        self,
+        solver: Reversible,
+        replay: Replay,
+        y: Leaves,
+        z: Leaves,
+        aux: AuxCotangents,
+        saved: Mapping[int, Leaves],
+    ) -> None:
+        self.solver, self.replay, self._aux, self._saved = solver, replay, aux, saved
         self.totals = Totals(len(replay.inputs))
         self.y, self.z = y, z
 
@@ -87,6 +114,7 @@ class Pullback:
         Returns:
             f(at).
         """
+        self._join(k)
         beta = self.beta(k)
         moved, other = self._cotangents(k)
         if self.solver.compile:
@@ -94,8 +122,8 @@ class Pullback:
             self.totals.add(pulled.inputs)
             self._set(k, _select(active, pulled.moved, moved), pulled.other)
             return pulled.value
-        f = self.replay.linearise(at)
-        to_other, to_inputs = f.pull_back(masked(active, tuple(scaled(p, beta) for p in moved)))
+        f = self.replay.linearise(at, k)
+        to_other, to_inputs = f.pull_back(masked(active, tuple(scaled(p, beta) for p in moved)), self._aux.at(k))
         self.totals.add(to_inputs)
         for q, part in zip(other, to_other, strict=True):
             if part is not None:
@@ -128,6 +156,7 @@ class Pullback:
         """
         beta = self.beta(k)
         if self.solver.compile:
+            self._join(k)
             moved, other = self._cotangents(k)
             steps = cast(ReversedHalfSteps, self.replay)
             undone = steps.undo_half_step(state, at, masked(active, moved), other, beta)
@@ -144,11 +173,19 @@ class Pullback:
 
     def start(self) -> Leaves:
         """Return the gradient of z0, from which both states start, in the state dtype."""
+        if 0 in self._saved:
+            self.z = tuple(p + c for p, c in zip(self.z, self._saved[0], strict=True))
         return tuple(u + v for u, v in zip(self.y, self.z, strict=True))
 
     def inputs(self) -> PartialLeaves:
         """Return the gradients of `Replay.inputs`."""
         return self.totals.sums()
+
+    def _join(self, k: int) -> None:
+        """Add the cotangent of a state that was returned to that which comes from later steps."""
+        joining = self._saved.get((k + 1) // 2) if k % 2 else None
+        if joining is not None:
+            self.z = tuple(p + c for p, c in zip(self.z, joining, strict=True))
 
     def _cotangents(self, k: int) -> tuple[Leaves, Leaves]:
         return (self.z, self.y) if k % 2 else (self.y, self.z)

@@ -61,6 +61,7 @@ class Way(NamedTuple):
             masks: for each of them the samples that take it.
         """
         seen = _Seen(self.replay)
+        self.replay.start(2 * steps.start)
         with torch.no_grad():
             end = repeat(seen, self.solver, state, steps.start, masks)
         self.health.repeated_evaluations += len(seen.inputs)

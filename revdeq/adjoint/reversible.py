@@ -11,6 +11,7 @@ from revdeq.adjoint.base import (
     Adjoint,
     Attached,
     broken_samples,
+    evaluations_in_steps,
     final_leaves,
     iterate_without_graph,
     refuse_dependence,
@@ -19,7 +20,7 @@ from revdeq.adjoint.base import (
     wants_gradient,
 )
 from revdeq.adjoint.plain import Plain
-from revdeq.adjoint.pullback import Pullback
+from revdeq.adjoint.pullback import AuxCotangents, Pullback
 from revdeq.adjoint.record import Kept, Record, Way
 from revdeq.adjoint.segments import Segments, fixed_segments, planned_segments
 from revdeq.adjoint.stored import Stored
@@ -70,6 +71,7 @@ class ReversibleAdjoint(Adjoint):
     """
 
     compiles: ClassVar[bool] = True
+    saves: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -101,24 +103,28 @@ class ReversibleAdjoint(Adjoint):
         if not torch.is_grad_enabled():
             outcome = iterate_without_graph(f, solver, stopping, of=f)
             y1, z1 = (final_leaves(solver.values(s), outcome, f) for s in (outcome.state.y, outcome.state.z))
-            return Attached(z1, y1, outcome._replace(state=None), Health())
+            aux = f.extras.collected(evaluations_in_steps(outcome, solver))
+            saved = tuple(f.border.narrow(leaves) for leaves in outcome.saved)
+            return Attached(z1, y1, outcome._replace(state=None, saved=()), Health(), aux, saved)
         record = self._record(f, solver, stopping)
         outcome = iterate_without_graph(record, solver.recording(), stopping, of=f, watch=record)
         end = outcome.state
         solver = solver.repeating(end)
         y1, z1 = (final_leaves(solver.values(states), outcome, f) for states in (end.y, end.z))
-        outcome = outcome._replace(state=None)
+        saved = [f.border.narrow(leaves) for leaves in outcome.saved]
+        outcome = outcome._replace(state=None, saved=())
         health = Health()
+        masks = record.of(outcome.loops)
+        aux = f.extras.collected(2 * len(masks))
         if wants_gradient(f):
-            last = stopping.max_steps
-            if stopping.by_tolerance:
-                last = int(outcome.num_steps.max()) if outcome.num_steps.numel() else 0
-            masks = record.of(last)
-            saved = _Saved((*y1, *z1), record.kept(end, len(masks)), f.constants)
-            plan = _Plan(f, solver, outcome, record, masks, self.on_health, health)
-            final = _Reversal.apply(plan, saved, *f.z0, *f.arg_tensors, *f.captured)
-            y1, z1 = final[: len(y1)], final[len(y1) :]
-        return Attached(z1, y1, outcome, health)
+            # Outputs of a node must be tensors of its own.
+            states = (*y1, *z1, *(leaf.clone() for leaves in saved for leaf in leaves))
+            plan = _Plan(f, solver, outcome, record, masks, stopping.save_at, self.on_health, health)
+            kept = _Saved((*states, *aux), record.kept(end, len(masks)), f.constants)
+            final = _Reversal.apply(plan, kept, *f.z0, *f.arg_tensors, *f.captured)
+            y1, z1, *saved = (final[i : i + len(y1)] for i in range(0, len(states), len(y1)))
+            aux = final[len(states) :]
+        return Attached(z1, y1, outcome, health, aux, tuple(saved))
 
     def _record(self, f: Function, solver: Reversible, stopping: Stopping) -> Record:
         if solver.repeats:
@@ -147,6 +153,7 @@ class _Plan:
     outcome: Outcome
     record: Record
     masks: list[torch.Tensor | None]
+    save_at: tuple[int, ...]
     on_health: Callable[[Health], None] | None
     health: Health
 
@@ -202,10 +209,14 @@ def _gradients(
     broken = broken_samples(plan.outcome)
     exclude = bool(broken.any())
     if exclude:
-        refuse_dependence(broken, cotangents)
+        refuse_dependence(broken, cotangents[: 2 * len(z0)])
     dtypes = [plan.solver.arithmetic.dtype(leaf) for leaf in z0]
-    y, z = (_widened(part, z0, dtypes) for part in (cotangents[: len(z0)], cotangents[len(z0) :]))
-    pullback = Pullback(plan.solver, replay, y, z)
+    count = len(z0)
+    first_aux = (2 + len(plan.save_at)) * count
+    y, z, *saved = (_widened(cotangents[i : i + count], z0, dtypes) for i in range(0, first_aux, count))
+    only = None if plan.f.extras.has_aux == "sum" else 2 * len(plan.masks) - 1
+    aux = AuxCotangents(tuple(cotangents[first_aux:]), only)
+    pullback = Pullback(plan.solver, replay, y, z, aux, dict(zip(plan.save_at, saved, strict=True)))
     with replay.active(), torch.no_grad():
         if exclude:
             _go_back_without(broken, plan, pullback, replay, z0)

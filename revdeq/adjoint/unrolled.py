@@ -1,6 +1,8 @@
 """Differentiation through the stored graph of every step."""
 
-from revdeq.adjoint.base import Adjoint, Attached, final_leaves
+from typing import ClassVar
+
+from revdeq.adjoint.base import Adjoint, Attached, evaluations_in_steps, final_leaves
 from revdeq.function import Function
 from revdeq.iterate import iterate
 from revdeq.residual import Stopping
@@ -15,6 +17,8 @@ class UnrolledAdjoint(Adjoint):
     what the samples share NaN, whether or not the loss depends on it.
     """
 
+    saves: ClassVar[bool] = True
+
     def __repr__(self) -> str:
         return "UnrolledAdjoint()"
 
@@ -27,4 +31,6 @@ class UnrolledAdjoint(Adjoint):
             None if coupled is None else final_leaves(coupled, outcome, f),
             outcome._replace(state=None),
             None,
+            f.extras.collected(evaluations_in_steps(outcome, solver)),
+            tuple(f.border.narrow(leaves) for leaves in outcome.saved),
         )

@@ -15,6 +15,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from revdeq.environment import DrawsRefused, DrawsSeen
 from revdeq.errors import GradientError
 from revdeq.function.border import BatchDims, Border
+from revdeq.function.extras import Extras
 from revdeq.function.linearisation import difference, repeatability
 from revdeq.function.reads import (
     Reach,
@@ -42,6 +43,7 @@ class Function:
         z0: start state, a tensor or a pytree of floating-point tensors on one device.
         args: any pytree; its tensors that require grad receive gradients.
         batch_dims: see `Border`.
+        extras: what it takes and makes besides z; None for nothing.
 
     Attributes:
         border: between its trees and the leaves here.
@@ -62,11 +64,12 @@ class Function:
 
     def __init__(
         self,
-        function: Callable[[Tree, Tree], Tree],
+        function: Callable[..., Tree],
         z0: Tree,
         args: Tree,
         *,
         batch_dims: BatchDims | None = None,
+        extras: Extras | None = None,
     ) -> None:
         if not callable(function):
             raise TypeError(
@@ -78,6 +81,7 @@ class Function:
         self.surroundings = Surroundings(self.z0)
         self.function = function
         self.args = args
+        self.extras = Extras(None, False, 1) if extras is None else extras
         self._arg_leaves, self._args_structure = flatten(args)
         self.arg_tensors: Leaves = tuple(leaf for leaf in self._arg_leaves if isinstance(leaf, torch.Tensor))
         self.args_require = tuple(t.requires_grad for t in self.arg_tensors)
@@ -86,6 +90,7 @@ class Function:
         self.read: Leaves = ()
         self.watched: Leaves = ()
         self.last: tuple[Leaves, Leaves] | None = None
+        self._last_index = 0
         self._started = False
         self._recording = False
         self._keep_graph = False
@@ -134,6 +139,8 @@ class Function:
             self._started = True
             value = self._first(narrow)
         self.last = (narrow, tuple(v.detach() for v in value))
+        self._last_index = self.extras.position - 1
+        self.extras.collect()
         return value
 
     def last_repeats(self, evaluate: Callable[[Leaves], Leaves]) -> bool:
@@ -147,6 +154,7 @@ class Function:
         if self.last is None or self.capturing or any(is_functorch_wrapped_tensor(leaf) for leaf in self.last[1]):
             return True
         at, before = self.last
+        self.extras.position = self._last_index
         return difference(evaluate(at), before) <= repeatability(before)
 
     def finish(self) -> None:
@@ -184,14 +192,14 @@ class Function:
             mode: entered round the call.
         """
         versions = [version(x) for x in z]
-        tree = self.border.tree(z)
+        given = (self.border.tree(z), args, *self.extras.arguments())
         if mode is None:
-            value = self.function(tree, args)
+            returned = self.function(*given)
         else:
             with mode:
-                value = self.function(tree, args)
+                returned = self.function(*given)
         self.refuse_changed(z, versions)
-        return self.border.checked(value, any_float=self.autocasting)
+        return self.border.checked(self.extras.split(returned), any_float=self.autocasting)
 
     def refuse_changed(self, z: Leaves, versions: Sequence[int]) -> None:
         """Raise where a state has another version counter than before.
@@ -213,6 +221,7 @@ class Function:
             with torch.no_grad():
                 self.evaluate(z, self.args)
             self.surroundings = Surroundings(self.z0)
+            self.extras.position = 0
         fill_parametrisation_cache(self.function)
         if self._recording:
             return self._discover(z)
@@ -261,6 +270,7 @@ class Function:
         self.constants = tuple(t for t in reads.constants() if not t.is_inference() and id(t) not in updated)
         if not keep:
             value = tuple(v.detach() for v in value)
+            self.extras.now = tuple(aux.detach() for aux in self.extras.now)
             if not self.capturing:  # what a capture holds on to is its memory
                 self._refuse_escaped(reads)
         return value
@@ -286,6 +296,7 @@ class Function:
         """Evaluate f once more, as it was evaluated last, and return whether it draws random numbers."""
         seen = DrawsSeen()
         at = self.z0 if self.last is None else self.last[0]
+        self.extras.position -= 1
         with self.surroundings.replayed(), torch.no_grad():
             self.evaluate(tuple(x.detach() for x in at), self.args, seen)
         return seen.drew

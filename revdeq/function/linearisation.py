@@ -59,19 +59,28 @@ def repeatability(values: Leaves) -> float:
 class Linearisation:
     """f at one state, with the graph of this one evaluation, through which cotangents are pulled back.
 
+    Args:
+        z: leaves of the state.
+        values: leaves of f(z), then those of its auxiliary output.
+        inputs: `Replay.inputs`.
+        watched: trainable tensors that f must not read.
+        count: number of leaves of f(z).
+
     Attributes:
         value: leaves of f(z), detached.
     """
 
-    def __init__(self, z: Leaves, value: Leaves, inputs: Leaves, watched: Leaves) -> None:
-        self._z, self._value, self._inputs, self._watched = z, value, inputs, watched
-        self.value: Leaves = tuple(v.detach() for v in value)
+    def __init__(self, z: Leaves, values: Leaves, inputs: Leaves, watched: Leaves, count: int) -> None:
+        self._z, self._inputs, self._watched = z, inputs, watched
+        self._value, self._aux = values[:count], values[count:]
+        self.value: Leaves = tuple(v.detach() for v in self._value)
 
-    def pull_back(self, cotangent: Leaves) -> tuple[PartialLeaves, PartialLeaves]:
+    def pull_back(self, cotangent: Leaves, to_aux: PartialLeaves = ()) -> tuple[PartialLeaves, PartialLeaves]:
         """Return the products of `cotangent` with df/dz and with the derivative in the inputs, and free the graph.
 
         Args:
             cotangent: leaves shaped like f(z), in any floating dtype; rounded to the dtype of f(z).
+            to_aux: cotangents of the auxiliary output; empty for zero.
 
         Returns:
             The cotangent of z in the dtypes of f, and the gradients of `Replay.inputs`; None stands for an exact zero.
@@ -80,7 +89,11 @@ class Linearisation:
             GradientError: f read a trainable tensor here that its first evaluation did not read.
         """
         first, last = len(self._z), len(self._z) + len(self._inputs)
-        grads = self._vjp(cotangent, (*self._z, *self._inputs, *self._watched), keep=False)
+        values, cotangents = (
+            (*self._value, *self._aux),
+            (*self._rounded(cotangent), *(to_aux or (None,) * len(self._aux))),
+        )
+        grads = vjp(values, cotangents, (*self._z, *self._inputs, *self._watched))
         for tensor, grad in zip(self._watched, grads[last:], strict=True):
             if grad is not None:
                 raise GradientError(
@@ -90,11 +103,14 @@ class Linearisation:
                 )
         return grads[:first], grads[first:last]
 
+    def pull_back_aux(self, to_aux: PartialLeaves) -> tuple[PartialLeaves, PartialLeaves]:
+        """Return the products of cotangents of the auxiliary output, as `pull_back` does, and free the graph."""
+        found = vjp(self._aux, to_aux, (*self._z, *self._inputs))
+        return found[: len(self._z)], found[len(self._z) :]
+
     def pull_back_state(self, cotangent: Leaves) -> PartialLeaves:
         """Return the product of `cotangent` with df/dz alone, and keep the graph for more."""
-        return self._vjp(cotangent, self._z, keep=True)
+        return vjp(self._value, self._rounded(cotangent), self._z, keep=True)
 
-    def _vjp(self, cotangent: Leaves, sources: Leaves, *, keep: bool) -> PartialLeaves:
-        return vjp(
-            self._value, tuple(c.to(v.dtype) for v, c in zip(self._value, cotangent, strict=True)), sources, keep
-        )
+    def _rounded(self, cotangent: Leaves) -> Leaves:
+        return tuple(c.to(v.dtype) for v, c in zip(self._value, cotangent, strict=True))

@@ -71,24 +71,31 @@ class Replay:
         """Return the leaves of a state as f sees them, in z0's dtypes."""
         return self._f.border.narrow(z)
 
+    def start(self, k: int) -> None:
+        """Say which evaluation of the forward pass the next one repeats."""
+        self._f.extras.position = k
+
     def evaluate(self, z: Leaves) -> Leaves:
         """Evaluate f at the leaves `z` in the grad mode that holds, with local args and captured tensors."""
         self._f.surroundings.restore()
         mode = Substituted(self._substitutes) if self._substitutes else None
         return self._f.evaluate(self._f.border.narrow(z), self.args, mode)
 
-    def linearise(self, z: Leaves) -> Linearisation:
+    def linearise(self, z: Leaves, k: int = 0) -> Linearisation:
         """Evaluate f at `z` once, keeping the graph of this one evaluation.
 
         Args:
             z: leaves of a state, in z0's dtypes or wider.
+            k: index of the evaluation in the forward pass.
         """
+        self.start(k)
         local = tuple(x.detach().requires_grad_() for x in self._f.border.narrow(z))
         with torch.enable_grad():
             # Not the leaves themselves: hooks that tools set on the inputs of modules are refused on leaves in here.
             value = self.evaluate(tuple(x.view_as(x) for x in local))
         if not self._walked:
             own = [t for t in self._f.read if id(t) not in self._substitutes]
-            refuse_unlisted(value, (*local, *self.arg_inputs, *own, *self._substitutes.values()), self._replaced)
+            values = (*value, *self._f.extras.now)
+            refuse_unlisted(values, (*local, *self.arg_inputs, *own, *self._substitutes.values()), self._replaced)
             self._walked = True
-        return Linearisation(local, value, self.inputs, self._f.watched)
+        return Linearisation(local, (*value, *self._f.extras.now), self.inputs, self._f.watched, len(value))
