@@ -17,7 +17,7 @@ from torch import Tensor
 import revdeq
 from revdeq.arithmetic.base import LeafState
 from revdeq.narrowing import narrow
-from revdeq.solver.reversible import Coupled, Reversible
+from revdeq.solver.reversible import Coupled, Reversible, ReversibleIteration
 
 
 Adjoint = Literal["reversible", "default", "unrolled", "implicit"]
@@ -110,7 +110,7 @@ class RevdeqSubject:
 
     def reconstruct(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> list[tuple[Tensor, Tensor]]:
         """As `Subject.reconstruct`: `Reversible.step`, undone by `undo_z` and `undo_y`."""
-        solver = _solver(settings).recording()
+        solver = _solver(settings).bound_to(None, settings.num_steps).recording()
 
         def evaluate(state: torch.Tensor) -> tuple[torch.Tensor, ...]:
             return (function(narrow(state, z0.dtype), args),)
@@ -162,7 +162,7 @@ def load_subject(name: str) -> Subject:
 
 def _adjoint(settings: Settings) -> Any:
     if settings.adjoint == "reversible":
-        return revdeq.ReversibleAdjoint(min_bits=0)
+        return revdeq.ReversibleAdjoint(verify=False)
     if settings.adjoint == "default":
         return revdeq.ReversibleAdjoint()
     if settings.adjoint == "unrolled":
@@ -176,5 +176,5 @@ def _solver(settings: Settings) -> Reversible:
     return Reversible(settings.beta, state_dtype=settings.state_dtype)
 
 
-def _value(solver: Reversible, states: tuple[LeafState, ...]) -> torch.Tensor:
-    return solver.values(states)[0]
+def _value(solver: ReversibleIteration, states: tuple[LeafState, ...]) -> torch.Tensor:
+    return solver.half_steps.values(states)[0]

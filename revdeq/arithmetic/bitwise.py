@@ -17,7 +17,7 @@ forward pass.
 """
 
 import math
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch.utils import _pytree
@@ -141,6 +141,8 @@ class Bitwise(Arithmetic):
         Maclaurin, Duvenaud, Adams, Gradient-based hyperparameter optimization through reversible learning, 2015,
         arXiv 1502.03492, section 2.2 (the information buffer). Stam, arXiv 2207.07695. (T8, M3)
     """
+
+    fits: ClassVar[bool] = True
 
     def __init__(self, *, range: float | None = None, resolution: float | None = None, memory: int = 2**31) -> None:
         for name, number in (("range", range), ("resolution", resolution)):
