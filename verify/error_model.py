@@ -2,7 +2,7 @@
 
 NOTE [One ratio and its twin]
 R = RMS(measured - exact) / sig, where sig is the RMS error of the same algorithm, its reversal included, in arithmetic
-that disturbs every result by a unit roundoff (`verify.reference.rounding_scale`). R is of order 1 for every dtype, beta
+that disturbs every result by a unit roundoff (`verify.rounding.scale`). R is of order 1 for every dtype, beta
 and number of steps, so one threshold serves all. The a-priori twin predicts the gradient's relative error without any
 run, from the spectrum of df/dz alone,
 

@@ -13,10 +13,10 @@ from revdeq.arithmetic import bits_per_component
 from verify.case import Case
 from verify.checks import Trial, measure
 from verify.criteria import CRITERIA
-from verify.envelope import BITWISE_PRECISIONS, PRECISIONS, TOLERANCES, envelope_frame
-from verify.error_bounds import bounded
 from verify.error_model import ratio_frame, study_cases, summary
 from verify.problems import get_problem, problem_names
+from verify.rounding.bounds import bounded
+from verify.rounding.envelope import BITWISE_PRECISIONS, PRECISIONS, TOLERANCES, envelope_frame
 from verify.roundoff_study.cost import cost_curves
 from verify.subject import RevdeqSubject
 

@@ -22,9 +22,9 @@ from reports.sections.ratios import ratio_blocks, ratio_sentences
 from reports.sections.trust import PAPER_SETTINGS
 from reports.sections.winners import crossing, gain, winner_blocks
 from reports.tables import curve_table
-from verify.envelope import CAP
 from verify.result import Curve
 from verify.result_file import read_results, write_results
+from verify.rounding.envelope import CAP
 from verify.roundoff_study.cost import SAMPLES, WIDTH
 
 

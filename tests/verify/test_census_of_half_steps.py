@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from revdeq.arithmetic import half_step, undo_half_step
-from verify.census import CENSUS_BETAS, CENSUS_VALUES, all_states, bound, census, census_frame, ordinal, spacing
+from verify.rounding.census import (
+    CENSUS_BETAS,
+    CENSUS_VALUES,
+    all_states,
+    bound,
+    census,
+    census_frame,
+    ordinal,
+    spacing,
+)
 
 
 DTYPES = [torch.bfloat16, torch.float16]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from verify.envelope import (
+from verify.rounding.envelope import (
     BITWISE,
     BITWISE_PRECISIONS,
     CAP,

@@ -9,9 +9,9 @@ import torch
 from revdeq import Reversible, ReversibleAdjoint, solve
 from verify.case import BITWISE, Case
 from verify.checks import Trial, measure
-from verify.error_bounds import error_bounds
 from verify.problems import get_problem
 from verify.reference import difference, n_step
+from verify.rounding.bounds import error_bounds
 from verify.subject import RevdeqSubject
 
 

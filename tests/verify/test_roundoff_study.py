@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from verify.census import CENSUS_VALUES
-from verify.envelope import CAP, envelope_frame
 from verify.problems import get_problem
 from verify.profiles import PAPER
+from verify.rounding.census import CENSUS_VALUES
+from verify.rounding.envelope import CAP, envelope_frame
 from verify.roundoff_study.cost import SAMPLES, WIDTH, cost_curves
 from verify.roundoff_study.errors import BETAS, FUNCTION_DTYPES, STUDIED, error_curves, norm
 from verify.roundoff_study.frames import census_curves, envelope_curves

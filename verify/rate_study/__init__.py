@@ -1,5 +1,6 @@
 """Measurements of convergence over grids of (problem, beta, k, dtype, N), as tables for the report and the gate."""
 
+from verify.problems.families import FIXTURES as FIXTURES, Batch as Batch, Fixture as Fixture, batch_of as batch_of
 from verify.rate_study.curves import study_curves as study_curves
 from verify.rate_study.equilibria import (
     TRAINED as TRAINED,
@@ -13,7 +14,6 @@ from verify.rate_study.figures import (
     rate_against_beta as rate_against_beta,
     schedule_gain as schedule_gain,
 )
-from verify.rate_study.fixtures import FIXTURES as FIXTURES, Batch as Batch, Fixture as Fixture, batch_of as batch_of
 from verify.rate_study.grid import Grid as Grid, measure_grid as measure_grid
 from verify.rate_study.race import entrants as entrants, steps_to_tolerance as steps_to_tolerance
-from verify.rate_study.regression import RateFit as RateFit, fit_rates as fit_rates
+from verify.regression import RateFit as RateFit, fit_rates as fit_rates

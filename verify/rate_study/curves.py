@@ -12,7 +12,7 @@ from revdeq import Reversible, UnrolledAdjoint, solve
 from revdeq.rates import step_eigenvalues
 from verify.rate_study.equilibria import TRAINED, Equilibrium, equilibria, jacobian, settled
 from verify.rate_study.race import steps_to_tolerance
-from verify.rate_study.regression import fit_rates
+from verify.regression import fit_rates
 from verify.result import Curve
 
 

@@ -17,8 +17,8 @@ from revdeq.rates import (
     worst_rate,
 )
 from revdeq.schedule import chebyshev_schedule, constant_schedule, schedule_errors
+from verify.problems.families import FIXTURES
 from verify.rate_study.equilibria import Equilibrium
-from verify.rate_study.fixtures import FIXTURES
 from verify.rate_study.grid import Grid, measure_grid
 
 

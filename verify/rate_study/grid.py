@@ -12,9 +12,9 @@ from torch import Tensor
 from revdeq import Reversible
 from revdeq.rates import worst_rate
 from revdeq.solver.reversible import Coupled
-from verify.rate_study.fixtures import FIXTURES, Batch, Fixture, batch_of
-from verify.rate_study.regression import fit_rates
-from verify.rate_study.rounding import forward_floor, local_error, reverse_growth
+from verify.problems.families import FIXTURES, Batch, Fixture, batch_of
+from verify.regression import fit_rates
+from verify.rounding.majorant import forward_floor, local_error, reverse_growth
 
 
 Floats = npt.NDArray[np.float64]

@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 
 from revdeq.rates import spectral_rate
-from verify.census import CENSUS_BETAS, census_frame, has_bitwise_form
-from verify.envelope import (
+from verify.result import Curve
+from verify.rounding.census import CENSUS_BETAS, census_frame, has_bitwise_form
+from verify.rounding.envelope import (
     BETAS,
     BITWISE,
     BITWISE_PRECISIONS,
@@ -26,7 +27,6 @@ from verify.envelope import (
     envelope_frame,
     predicted_errors,
 )
-from verify.result import Curve
 
 
 ENVELOPE_STEPS = "greatest number of steps N whose gradient is as right as asked"

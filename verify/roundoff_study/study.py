@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from verify.census import CENSUS_VALUES
-from verify.envelope import BETAS, BITWISE_PRECISIONS, CONSTANTS, PRECISIONS
 from verify.result import Curve
+from verify.rounding.census import CENSUS_VALUES
+from verify.rounding.envelope import BETAS, BITWISE_PRECISIONS, CONSTANTS, PRECISIONS
 from verify.roundoff_study.cost import cost_curves
 from verify.roundoff_study.errors import BETAS as MODE_BETAS, error_curves
 from verify.roundoff_study.frames import census_curves, envelope_curves

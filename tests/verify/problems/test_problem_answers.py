@@ -16,8 +16,9 @@ from verify.problems import PROBLEMS, Problem, TorchOperations, get_problem, pro
 from verify.problems.control import gridworld, policy_values
 from verify.problems.data import contraction, digit_images, spectral_norm_bound
 from verify.problems.scalar import kepler_by_bessel_series
-from verify.reference import Tape, difference, fixed_point, jacobian, n_step, rounding_scale
+from verify.reference import Tape, difference, fixed_point, jacobian, n_step
 from verify.reference.arithmetic import Multiprecision
+from verify.rounding.scale import rounding_scale
 
 
 UNIT_ROUNDOFF = 2.0**-53

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from verify.problems import get_problem
-from verify.reference import difference, implicit_rounding_scale, n_step, rounding_scale
+from verify.reference import difference, n_step
 from verify.reference.arithmetic import Multiprecision, perturbed
+from verify.rounding.implicit_scale import implicit_rounding_scale
+from verify.rounding.scale import rounding_scale
 
 
 DOUBLE, SINGLE, BFLOAT16 = 2.0**-53, 2.0**-24, 2.0**-8

@@ -35,7 +35,7 @@ from revdeq.precision import (
 )
 from revdeq.rates import spectral_rate
 from verify.case import DTYPES
-from verify.census import has_bitwise_form
+from verify.rounding.census import has_bitwise_form
 from verify.subject import Function, Settings, Subject
 
 

@@ -12,7 +12,7 @@ from verify.reference.arithmetic.perturbed import Perturbed
 from verify.reference.arithmetic.protocol import Array
 from verify.reference.fixed_point import fixed_point, jacobian
 from verify.reference.linearise import Linearised, convert_args
-from verify.reference.rounding import REFERENCE_DIGITS, in_carrier, rms, validate_roundoffs
+from verify.rounding.scale import REFERENCE_DIGITS, in_carrier, rms, validate_roundoffs
 
 
 if TYPE_CHECKING:

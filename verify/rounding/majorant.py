@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 
 from revdeq.rates import forward_majorant, reverse_majorant
-from verify.rate_study.fixtures import Batch
+from verify.problems.families import Batch
 
 
 Floats = npt.NDArray[np.float64]
