@@ -14,7 +14,7 @@ from verify.checks.grid import GRID
 from verify.problems import get_problem, problem_names
 from verify.result import NotMeasured
 from verify.rounding.census import has_bitwise_form
-from verify.studies import STUDIES
+from verify.studies.registry import STUDIES
 
 
 PROFILES = ("quick", "full", "nightly")

@@ -14,7 +14,7 @@ from reports.figures.svg import figure_name
 from reports.text import ABSENT, binary_size, number, plural
 from verify.result import Curve
 from verify.rounding.envelope import TOLERANCES
-from verify.roundoff_study.cost import SAMPLES, WIDTH
+from verify.studies.rounding.cost import SAMPLES, WIDTH
 
 
 EXACT = ("floating", "wide", "bitwise", "checkpointed")

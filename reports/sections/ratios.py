@@ -11,8 +11,8 @@ from reports.figures.ratio_histogram import ratio_histogram
 from reports.figures.ratios import ratios
 from reports.text import number, plural, precision
 from verify.criteria import CRITERIA, RATIO_LIMIT
-from verify.error_model import TOO_GOOD
 from verify.result import Measurement
+from verify.studies.rounding.ratios import TOO_GOOD
 
 
 CEILING = 30.0

@@ -25,7 +25,7 @@ from reports.tables import curve_table
 from verify.result import Curve
 from verify.result_file import read_results, write_results
 from verify.rounding.envelope import CAP
-from verify.roundoff_study.cost import SAMPLES, WIDTH
+from verify.studies.rounding.cost import SAMPLES, WIDTH
 
 
 STEPS = (1.0, 2.0, 4.0, 8.0, 16.0)

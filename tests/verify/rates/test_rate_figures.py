@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from revdeq.rates import in_convergence_region, worst_rate
-from verify.rate_study import (
+from verify.studies.rates import (
     convergence_regions,
     equilibria,
     equilibrium,

@@ -10,8 +10,8 @@ import torch
 from hypothesis import assume, given, settings, strategies as st
 
 from revdeq.rates import spectral_rate, worst_rate
-from verify.rate_study import FIXTURES, Grid, batch_of, exact, fit_rates, measure_grid
 from verify.strategies import Contraction, LinearMap, betas, contractions, linear_maps, vectors
+from verify.studies.rates import FIXTURES, Grid, batch_of, exact, fit_rates, measure_grid
 
 
 EXACT = settings(deadline=None, derandomize=True, max_examples=25)

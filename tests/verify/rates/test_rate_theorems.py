@@ -5,7 +5,6 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings, strategies as st, target
 
-from verify.rate_study import exact
 from verify.strategies import (
     Contraction,
     LinearMap,
@@ -17,6 +16,7 @@ from verify.strategies import (
     linear_maps,
     vectors,
 )
+from verify.studies.rates import exact
 
 
 EXACT = settings(deadline=None, derandomize=True, max_examples=60)

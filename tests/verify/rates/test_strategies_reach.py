@@ -9,7 +9,6 @@ from hypothesis import Phase, find, given, settings
 from hypothesis.errors import NoSuchExample
 from hypothesis.strategies import SearchStrategy
 
-from verify.rate_study import exact
 from verify.strategies import (
     SPECTRUM_KINDS,
     betas,
@@ -19,6 +18,7 @@ from verify.strategies import (
     diverging_pairs,
     linear_maps,
 )
+from verify.studies.rates import exact
 
 
 SEARCH = settings(deadline=None, derandomize=True, max_examples=400, database=None, phases=[Phase.generate])

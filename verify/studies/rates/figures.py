@@ -18,8 +18,8 @@ from revdeq.rates import (
 )
 from revdeq.schedule import chebyshev_schedule, constant_schedule, schedule_errors
 from verify.problems.families import FIXTURES
-from verify.rate_study.equilibria import Equilibrium
-from verify.rate_study.grid import Grid, measure_grid
+from verify.studies.rates.equilibria import Equilibrium
+from verify.studies.rates.grid import Grid, measure_grid
 
 
 def rate_against_beta(constants: Sequence[float] = (0.3, 0.6, 0.9), points: int = 40) -> pd.DataFrame:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from verify.cost_study.methods import Method
-from verify.cost_study.workload import Cell, Workload
+from verify.studies.cost.methods import Method
+from verify.studies.cost.workload import Cell, Workload
 
 
 def peers_of(workload: Workload) -> list[Method]:

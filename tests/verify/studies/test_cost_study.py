@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from verify.cost_study import (
+from verify.studies.cost import (
     FLOOR,
     Plan,
     Workload,
@@ -43,7 +43,7 @@ FLAT = {"reversible", "implicit", "phantom"}
 @pytest.fixture(autouse=True)
 def without_torchdeq(monkeypatch):
     """Make the tests the same whatever is installed."""
-    monkeypatch.setattr("verify.cost_study.peers.absent_peers", lambda: {"torchdeq": "left out"})
+    monkeypatch.setattr("verify.studies.cost.peers.absent_peers", lambda: {"torchdeq": "left out"})
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from verify.cost_study.counting import count
-from verify.cost_study.methods import Method, methods_of
-from verify.cost_study.peers import peers_of
-from verify.cost_study.timing import Timing, clocked, interleaved
-from verify.cost_study.workload import Workload
 from verify.result import Curve
+from verify.studies.cost.counting import count
+from verify.studies.cost.methods import Method, methods_of
+from verify.studies.cost.peers import peers_of
+from verify.studies.cost.timing import Timing, clocked, interleaved
+from verify.studies.cost.workload import Workload
 
 
 FLOOR = "floor"

@@ -7,7 +7,7 @@ import pytest
 
 from verify.case import Case
 from verify.criteria import RATIO_LIMIT
-from verify.error_model import CELLS, power, predicted_growth, ratio_frame, study_cases, summary, too_good
+from verify.studies.rounding.ratios import CELLS, power, predicted_growth, ratio_frame, study_cases, summary, too_good
 
 
 DTYPES = [("float64", "float64"), ("float32", "float32"), ("float32", "float64"), ("bfloat16", "bfloat16")]

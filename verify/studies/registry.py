@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from verify.cost_study import cost_curves, plan_of
 from verify.problems import problem_names
-from verify.rate_study.curves import study_curves
 from verify.result import Curve, NotMeasured
-from verify.roundoff_study import roundoff_curves
+from verify.studies.cost import cost_curves, plan_of
+from verify.studies.rates.curves import study_curves
+from verify.studies.rounding import roundoff_curves
 
 
 @dataclass(frozen=True)

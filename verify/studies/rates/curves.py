@@ -10,10 +10,10 @@ import torch
 
 from revdeq import Reversible, UnrolledAdjoint, solve
 from revdeq.rates import step_eigenvalues
-from verify.rate_study.equilibria import TRAINED, Equilibrium, equilibria, jacobian, settled
-from verify.rate_study.race import steps_to_tolerance
 from verify.regression import fit_rates
 from verify.result import Curve
+from verify.studies.rates.equilibria import TRAINED, Equilibrium, equilibria, jacobian, settled
+from verify.studies.rates.race import steps_to_tolerance
 
 
 Floats = npt.NDArray[np.float64]

@@ -22,7 +22,7 @@ from revdeq import (
     UnrolledAdjoint,
     solve,
 )
-from verify.cost_study.workload import Cell, Workload
+from verify.studies.cost.workload import Cell, Workload
 
 
 @dataclass(frozen=True)

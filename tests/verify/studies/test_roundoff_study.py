@@ -10,12 +10,12 @@ from verify.problems import get_problem
 from verify.profiles import PAPER
 from verify.rounding.census import CENSUS_VALUES
 from verify.rounding.envelope import CAP, envelope_frame
-from verify.roundoff_study.cost import SAMPLES, WIDTH, cost_curves
-from verify.roundoff_study.errors import BETAS, FUNCTION_DTYPES, STUDIED, error_curves, norm
-from verify.roundoff_study.frames import census_curves, envelope_curves
-from verify.roundoff_study.modes import MODES, rebuilt_error
-from verify.roundoff_study.study import FULL, QUICK
-from verify.studies import STUDIES, Study, measure_study, studies_left_out
+from verify.studies.registry import STUDIES, Study, measure_study, studies_left_out
+from verify.studies.rounding.cost import SAMPLES, WIDTH, cost_curves
+from verify.studies.rounding.errors import BETAS, FUNCTION_DTYPES, STUDIED, error_curves, norm
+from verify.studies.rounding.frames import census_curves, envelope_curves
+from verify.studies.rounding.modes import MODES, rebuilt_error
+from verify.studies.rounding.study import FULL, QUICK
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_rebuilt_start_is_as_wrong_as_predicted_after_many_steps(errors):
 
 
 def test_gradient_that_backward_refuses_is_nan(monkeypatch):
-    place = "verify.roundoff_study.errors"
+    place = "verify.studies.rounding.errors"
     monkeypatch.setattr(f"{place}.BETAS", (0.8,))
     monkeypatch.setattr(f"{place}.FUNCTION_DTYPES", ("float32",))
     monkeypatch.setattr(f"{place}.STUDIED", ("floating", "bitwise", "default"))
@@ -108,7 +108,7 @@ def test_bytes_are_flat_where_steps_are_reversed_and_grow_where_states_are_store
 
 
 def test_cost_of_a_backward_that_refuses_is_nan(monkeypatch):
-    monkeypatch.setattr("verify.roundoff_study.cost.COMPARED", ("floating", "bitwise"))
+    monkeypatch.setattr("verify.studies.rounding.cost.COMPARED", ("floating", "bitwise"))
     curves = {(c.name, c.adjoint): c.y for c in cost_curves((0.8,), (1, 64), 1)}
     assert all(map(math.isfinite, curves["mode-bytes", "floating"]))
     assert [math.isnan(peak) for peak in curves["mode-peak", "floating"]] == [False, True]
@@ -169,7 +169,7 @@ def test_studies_have_names_of_their_own_and_are_about_revdeq_alone(monkeypatch)
         asked.append(profile)
         return [curve]
 
-    monkeypatch.setattr("verify.studies.STUDIES", (Study("one", lambda _: []), Study("two", curves)))
+    monkeypatch.setattr("verify.studies.registry.STUDIES", (Study("one", lambda _: []), Study("two", curves)))
     assert measure_study("two", "quick", "revdeq") == [curve]
     assert asked == ["quick"]
     assert measure_study("one", "quick", "another:subject") == []

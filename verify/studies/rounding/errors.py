@@ -19,12 +19,12 @@ from verify.checks.observation import bind
 from verify.checks.trial import to_numpy
 from verify.problems import get_problem
 from verify.problems.problem import Problem
-from verify.rate_study import equilibrium
 from verify.reference import difference, fixed_point, n_step
 from verify.reference.arithmetic.protocol import Array
 from verify.result import Curve
 from verify.rounding.envelope import BITWISE, CAP, SLIP, predicted_errors
-from verify.roundoff_study.modes import Mode, ModeName, gradients, modes_of, rebuilt_error
+from verify.studies.rates import equilibrium
+from verify.studies.rounding.modes import Mode, ModeName, gradients, modes_of, rebuilt_error
 
 
 Floats = NDArray[np.float64]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from verify.result import Curve
 from verify.rounding.census import CENSUS_VALUES
 from verify.rounding.envelope import BETAS, BITWISE_PRECISIONS, CONSTANTS, PRECISIONS
-from verify.roundoff_study.cost import cost_curves
-from verify.roundoff_study.errors import BETAS as MODE_BETAS, error_curves
-from verify.roundoff_study.frames import census_curves, envelope_curves
+from verify.studies.rounding.cost import cost_curves
+from verify.studies.rounding.errors import BETAS as MODE_BETAS, error_curves
+from verify.studies.rounding.frames import census_curves, envelope_curves
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The tables of docs/roundoff.md, measured anew: `python -m verify.roundoff_tables [--quick]`."""
+"""The tables of docs/roundoff.md, measured anew: `python -m verify.studies.rounding.tables [--quick]`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from revdeq.arithmetic import bits_per_component
 from verify.case import Case
 from verify.checks import Trial, measure
 from verify.criteria import CRITERIA
-from verify.error_model import ratio_frame, study_cases, summary
 from verify.problems import get_problem, problem_names
 from verify.rounding.bounds import bounded
 from verify.rounding.envelope import BITWISE_PRECISIONS, PRECISIONS, TOLERANCES, envelope_frame
-from verify.roundoff_study.cost import cost_curves
+from verify.studies.rounding.cost import cost_curves
+from verify.studies.rounding.ratios import ratio_frame, study_cases, summary
 from verify.subject import RevdeqSubject
 
 
@@ -35,7 +35,7 @@ BITWISE_BETAS = (0.5, 2 / 3, 0.75, 0.8, 0.875, 1.125, 1.2, 1.25, 4 / 3, 1.5)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print every table."""
-    parser = argparse.ArgumentParser(prog="python -m verify.roundoff_tables", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m verify.studies.rounding.tables", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a part of the cases, in a minute")
     quick = bool(parser.parse_args(arguments).quick)
     torch.set_num_threads(1)

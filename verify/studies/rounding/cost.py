@@ -15,8 +15,8 @@ from torch import Tensor
 from revdeq import GradientError
 from verify.checks.memory import Allocations
 from verify.result import Curve
-from verify.roundoff_study.errors import STEPS_NAME
-from verify.roundoff_study.modes import MODES, Mode, ModeName, gradients, run
+from verify.studies.rounding.errors import STEPS_NAME
+from verify.studies.rounding.modes import MODES, Mode, ModeName, gradients, run
 
 
 COMPARED: tuple[ModeName, ...] = ("floating", "wide", "bitwise", "checkpointed", "unrolled")

@@ -6,11 +6,19 @@ import pandas as pd
 import pytest
 
 from verify.case import Case
-from verify.error_model import ratio_frame
-from verify.roundoff_tables import BITWISE_BETAS, bits, bound_shares, constants, envelope_summary, main, markdown
+from verify.studies.rounding.ratios import ratio_frame
+from verify.studies.rounding.tables import (
+    BITWISE_BETAS,
+    bits,
+    bound_shares,
+    constants,
+    envelope_summary,
+    main,
+    markdown,
+)
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "roundoff.md"
+PAGE = Path(__file__).parents[3] / "docs" / "roundoff.md"
 
 
 def test_remainders_take_log2_m_bits_where_m_is_a_power_of_two():
@@ -67,7 +75,7 @@ def test_a_table_in_markdown_has_a_row_a_line():
 
 def test_the_page_names_the_command_and_the_bits():
     text = PAGE.read_text(encoding="utf-8")
-    assert "python -m verify.roundoff_tables" in text
+    assert "python -m verify.studies.rounding.tables" in text
     for row in bits().to_dict("records"):
         assert f"| {row['m']} | {row['bits']:.4g} | {row['log2 m']:.4g} |" in text
 

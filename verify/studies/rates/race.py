@@ -25,7 +25,7 @@ from revdeq.function import Function
 from revdeq.nn import Monotone
 from revdeq.rates import minimising_beta, monotone_constants, optimal_averaging, optimal_rate, spectral_rate
 from revdeq.schedule import Schedule, constant_schedule, schedule_errors
-from verify.rate_study.equilibria import Eigenvalues, Equilibrium
+from verify.studies.rates.equilibria import Eigenvalues, Equilibrium
 
 
 @dataclass(frozen=True)
