@@ -20,7 +20,7 @@ from verify.case import Case
 from verify.checks.observation import Calls, watched
 from verify.problems.families import FIXTURES, Batch, Fixture, batch_of
 from verify.regression import RateFit, fit_rates
-from verify.rounding.majorant import forward_floor, local_error
+from verify.rounding.floor import forward_floor, local_error
 from verify.subject import Settings, Subject
 
 

@@ -5,7 +5,8 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings, strategies as st, target
 
-from verify.strategies import (
+import rational_iteration as exact
+from rational_maps import (
     Contraction,
     LinearMap,
     betas,
@@ -16,7 +17,6 @@ from verify.strategies import (
     linear_maps,
     vectors,
 )
-from verify.studies.rates import exact
 
 
 EXACT = settings(deadline=None, derandomize=True, max_examples=60)

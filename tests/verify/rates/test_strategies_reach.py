@@ -9,7 +9,8 @@ from hypothesis import Phase, find, given, settings
 from hypothesis.errors import NoSuchExample
 from hypothesis.strategies import SearchStrategy
 
-from verify.strategies import (
+import rational_iteration as exact
+from rational_maps import (
     SPECTRUM_KINDS,
     betas,
     constants,
@@ -18,7 +19,6 @@ from verify.strategies import (
     diverging_pairs,
     linear_maps,
 )
-from verify.studies.rates import exact
 
 
 SEARCH = settings(deadline=None, derandomize=True, max_examples=400, database=None, phases=[Phase.generate])

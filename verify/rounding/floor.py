@@ -1,10 +1,10 @@
-"""What rounding does to a batch of maps: the floor of the forward iteration and the growth of the reversed error."""
+"""What rounding leaves of a batch of maps: the error of a half step, and the floor at which the iteration stays."""
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from revdeq.rates import forward_majorant, reverse_majorant
+from revdeq.rates import forward_majorant
 from verify.problems.families import Batch
 
 
@@ -57,32 +57,3 @@ def forward_floor(beta: float, lipschitz: Floats, rate: Floats, local: Floats) -
     bound = np.linalg.norm(np.linalg.solve(system, source[:, :, None])[:, :, 0], axis=1)
     slack = np.where(rate < 1, 1 - rate, 1.0)
     return np.where(sure, bound, np.where(rate < 1, 3 * local / slack**2, local))
-
-
-def reverse_growth(beta: float, lipschitz: Floats, local: Floats, steps: int) -> Floats:
-    """Return the majorant's |z_0 rebuilt - z_0| after reversing N steps, shape (C, steps + 1).
-
-        sum_{j<N} Rv^j [[1, A c], [0, 1]] (A l + r),     A = 1/|a|,     r = A l
-
-    The factor in the middle carries the error of the rebuilt z into y within the same reversed step.
-
-    Args:
-        beta: relaxation parameter, different from 1.
-        lipschitz: constants k, shape (C,).
-        local: what a half step adds, shape (C,).
-        steps: largest N.
-
-    References:
-        (T7).
-    """
-    amplification, c = 1 / abs(1 - beta), beta * lipschitz
-    reverse = reverse_majorant(beta, torch.tensor(lipschitz)).numpy()
-    source = 2 * amplification * local
-    vector = np.stack([(1 + amplification * c) * source, source], axis=1)
-    growth = np.zeros((len(lipschitz), steps + 1))
-    # What exceeds the range of float64 is infinite: all digits were lost long before.
-    with np.errstate(over="ignore", invalid="ignore"):
-        for n in range(1, steps + 1):
-            growth[:, n] = growth[:, n - 1] + vector[:, 1]
-            vector = np.nan_to_num((reverse @ vector[:, :, None])[:, :, 0], nan=np.inf)
-    return growth

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from revdeq import Reversible
-from revdeq.rates import worst_rate
+from revdeq.rates import reverse_majorant, worst_rate
 from revdeq.solver.reversible import Coupled
 from verify.problems.families import FIXTURES, Batch, Fixture, batch_of
 from verify.regression import fit_rates
-from verify.rounding.majorant import forward_floor, local_error, reverse_growth
+from verify.rounding.floor import forward_floor, local_error
 
 
 Floats = npt.NDArray[np.float64]
@@ -46,7 +46,7 @@ class Grid:
         return len(self.fixtures) * len(self.constants) * len(self.betas) * len(self.dtypes) * len(self.steps)
 
 
-def measure_grid(grid: Grid) -> pd.DataFrame:
+def rate_table(grid: Grid) -> pd.DataFrame:
     """Measure every cell of the grid from coupled states along the slowest mode, so that its rate shows at once.
 
     Returns:
@@ -135,3 +135,32 @@ def _iterate(
                 back = Coupled(solver.undo_y(back.y, f(solver.values(before))), before)
             reconstruction[n] = (solver.estimate(back)[0].to(torch.float64) - z).norm(dim=1).numpy()
     return torch.stack(errors, dim=1).numpy(), reconstruction
+
+
+def reverse_growth(beta: float, lipschitz: Floats, local: Floats, steps: int) -> Floats:
+    """Return the majorant's |z_0 rebuilt - z_0| after reversing N steps, shape (C, steps + 1).
+
+        sum_{j<N} Rv^j [[1, A c], [0, 1]] (A l + r),     A = 1/|a|,     r = A l
+
+    The factor in the middle carries the error of the rebuilt z into y within the same reversed step.
+
+    Args:
+        beta: relaxation parameter, different from 1.
+        lipschitz: constants k, shape (C,).
+        local: what a half step adds, shape (C,).
+        steps: largest N.
+
+    References:
+        (T7).
+    """
+    amplification, c = 1 / abs(1 - beta), beta * lipschitz
+    reverse = reverse_majorant(beta, torch.tensor(lipschitz)).numpy()
+    source = 2 * amplification * local
+    vector = np.stack([(1 + amplification * c) * source, source], axis=1)
+    growth = np.zeros((len(lipschitz), steps + 1))
+    # What exceeds the range of float64 is infinite: all digits were lost long before.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for n in range(1, steps + 1):
+            growth[:, n] = growth[:, n - 1] + vector[:, 1]
+            vector = np.nan_to_num((reverse @ vector[:, :, None])[:, :, 0], nan=np.inf)
+    return growth
