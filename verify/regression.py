@@ -49,11 +49,11 @@ def fit_rates(errors: Floats, floors: Floats, *, transient: float = 0.25) -> Rat
         ValueError: shapes that do not fit, a negative or NaN floor, or a transient outside [0, 1).
     """
     if errors.ndim != 2 or floors.shape != errors.shape[:1]:
-        raise ValueError(f"errors must be (C, N+1) and floors (C,), got {errors.shape} and {floors.shape}")
+        raise ValueError(f"errors are {errors.shape} and floors {floors.shape}; they must be (C, N+1) and (C,)")
     if not (floors >= 0).all():
-        raise ValueError("floors must not be negative or NaN")
+        raise ValueError(f"floors are {floors}; they must not be negative or NaN")
     if not (0 <= transient < 1):
-        raise ValueError(f"transient must be in [0, 1), got {transient!r}")
+        raise ValueError(f"transient is {transient!r}; it must be in [0, 1)")
     usable = np.isfinite(errors) & (errors > floors[:, None]) & (errors > 0)
     end = np.where(usable.all(axis=1), errors.shape[1], np.argmin(usable, axis=1))
     start = np.ceil(transient * end).astype(np.int64)

@@ -203,7 +203,7 @@ def batch_of(fixtures: Sequence[Fixture], constants: Sequence[float], dimension:
     if not fixtures or not constants:
         raise ValueError("a batch needs at least one fixture and one constant")
     if dimension < 2 or dimension % 2:
-        raise ValueError(f"dimension must be even and at least 2, got {dimension}")
+        raise ValueError(f"dimension is {dimension}; it must be even and at least 2")
     pairs = [(fixture, k) for fixture in fixtures for k in constants]
     weights = torch.tensor(np.stack([fixture.matrix(k, dimension) for fixture, k in pairs]))
     weights = weights.to(torch.bfloat16).to(torch.float64)
