@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from numpy.typing import NDArray
 
 from verify.case import Arithmetic
 from verify.problems.problem import Problem
+from verify.reference.adjoint_step import adjoint_step
 
 
 Floats = NDArray[np.float64]
@@ -143,10 +145,15 @@ class _Exact:
             z.append(a * z[-1] + beta * at_y[-1])
         p_y, p_z = [problem.cotangent_y], [problem.cotangent_z]
         q: list[Floats] = []
+
+        def pull(state: Floats, cotangent: Floats) -> Floats:
+            return beta * (cell.slope(state) * cotangent) @ cell.weight
+
         for n in reversed(range(num_steps)):
-            q.append(p_y[-1] + beta * (cell.slope(y[n + 1]) * p_z[-1]) @ cell.weight)
-            p_z.append(a * p_z[-1] + beta * (cell.slope(z[n]) * q[-1]) @ cell.weight)
-            p_y.append(a * q[-1])
+            before = adjoint_step(np, np.asarray(a), p_y[-1], p_z[-1], partial(pull, y[n + 1]), partial(pull, z[n]))
+            p_y.append(before.p_y)
+            p_z.append(before.p_z)
+            q.append(before.q)
         return _Exact(y, z, at_y, at_z, p_y[::-1], p_z[::-1], q[::-1])
 
 

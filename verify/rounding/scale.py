@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from verify.reference.adjoint_step import adjoint_step
 from verify.reference.arithmetic.multiprecision import Multiprecision
 from verify.reference.arithmetic.perturbed import Perturbed
 from verify.reference.arithmetic.protocol import Array
@@ -226,17 +228,30 @@ def _adjoint(
     theta = {name: wide.convert(np.zeros((seeds, *value.shape))) for name, value in problem.args.items()}
     y, z = states[-1]
     visited = [(y, z)]
+    parts: list[Mapping[str, Array]] = []
+
+    def pull(at: Linearised, cotangent: Array) -> Array:
+        back, part = at.vjp(run.cast(state.multiply(run.beta, cotangent)))
+        parts.append(part)
+        return back
+
     for step in reversed(range(len(states) - 1)):
-        at_y = run.evaluate(y, step, "y")
-        z = run.inverse(z, at_y.value) if reverse else states[step][1]
-        through_y, theta_y = at_y.vjp(run.cast(state.multiply(run.beta, p_z)))
-        q = state.add(p_y, through_y)
-        at_z = run.evaluate(z, step, "z")
-        y = run.inverse(y, at_z.value) if reverse else states[step][0]
-        through_z, theta_z = at_z.vjp(run.cast(state.multiply(run.beta, q)))
-        p_y, p_z = state.multiply(run.a, q), state.add(state.multiply(run.a, p_z), through_z)
-        for name, total in theta.items():
-            theta[name] = wide.add(wide.add(total, theta_y[name]), theta_z[name])
+
+        def pull_y(p: Array, step: int = step) -> Array:
+            nonlocal z
+            at_y = run.evaluate(y, step, "y")
+            z = run.inverse(z, at_y.value) if reverse else states[step][1]
+            return pull(at_y, p)
+
+        def pull_z(p: Array, step: int = step) -> Array:
+            nonlocal y
+            at_z = run.evaluate(z, step, "z")
+            y = run.inverse(y, at_z.value) if reverse else states[step][0]
+            return pull(at_z, p)
+
+        p_y, p_z, _ = adjoint_step(state, run.a, p_y, p_z, pull_y, pull_z)
+        of_y, of_z = parts.pop(0), parts.pop(0)
+        theta = {name: wide.add(wide.add(total, of_y[name]), of_z[name]) for name, total in theta.items()}
         visited.append((y, z))
     gradient = {"z0": run.cast(state.add(p_y, p_z))}
     for name, total in theta.items():
