@@ -51,7 +51,7 @@ def n_steps(function: StateMap, beta: float, num_steps: int, cotangent_z: Array,
         Undecided: a comparison on the way cannot be decided.
 
     References:
-        S. McCallum, K. Arora and J. Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917; (THEORY 1).
+        S. McCallum, K. Arora and J. Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917; (T0).
     """
     ops = function.ops
     with flint_precision(max(ops.bits, 64)):

@@ -56,7 +56,7 @@ def adjoint_step(
         pull_z: p -> beta K(z_n)^T p. Both may add up what f's other arguments get.
 
     References:
-        McCallum, Arora, Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917. (THEORY 1)
+        McCallum, Arora, Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917. (T0)
     """
     q = at.add(p_y, pull_y(p_z))
     through_z = pull_z(q)

@@ -52,7 +52,7 @@ class Trajectory:
         args: args instead of the problem's, of the arithmetic.
 
     References:
-        McCallum, Arora, Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917. (THEORY 1)
+        McCallum, Arora, Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917. (T0)
     """
 
     def __init__(

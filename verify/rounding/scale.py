@@ -148,7 +148,7 @@ def rounding_scale(
     the state format and cast before a VJP, those of the args are accumulated at the accumulator's precision; z_N, y_N
     and the gradient are rounded to the function's format at the end.
 
-    Where both formats are one, disturbances are independent (THEORY 4). A wider state is simulated on the formats'
+    Where both formats are one, disturbances are independent (M0). A wider state is simulated on the formats'
     grids, with the function's rounding a fixed function of its input: there the reversal starts from the very bits of
     the forward pass, f rounds the second time as it did the first, and independent disturbances would predict
     reconstruction errors of the function's roundoff that do not happen (M3).

@@ -57,7 +57,7 @@ def test_torch_agrees_with_the_reference(name):
     checks += [(gradients[leaf], reference.gradient[leaf], scale.gradient[leaf]) for leaf in problem.leaves]
     for measured, expected, sig in checks:
         error = math.sqrt(np.mean(difference(measured.numpy(), expected) ** 2))
-        # ACCEPTANCE A1-A3: ten times what rounding should cause.
+        # A2, A3: ten times what rounding should cause.
         assert error <= 10 * sig
         assert sig <= 2.0**-40 * np.max(np.abs(expected.astype(float)))
 
