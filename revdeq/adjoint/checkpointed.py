@@ -10,10 +10,10 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from revdeq.adjoint.base import Adjoint, Attached, final_leaves, refuse_transforms
+from revdeq.errors import GradientError
 from revdeq.function import Function
-from revdeq.iterate import Outcome, completed, frozen, iterate, where_active
+from revdeq.iterate import Outcome, completed, iterate, masked_step
 from revdeq.residual import Stopping
-from revdeq.solution import GradientError
 from revdeq.solver.base import Evaluate, Solver, State
 from revdeq.solver.parameters import validated_count
 from revdeq.tree import Leaves, flatten, unflatten
@@ -161,8 +161,7 @@ def iterate_in_segments(
             if uniform or num_steps is None:
                 state = solver.step(f, state, value, n)
             else:
-                active = num_steps > n
-                state = where_active(active, solver.step(frozen(f, solver, state, active), state, value, n), state)
+                state = masked_step(f, solver, state, value, n, num_steps > n)
         return tuple(flatten(state)[0])
 
     leaves, structure = flatten(solver.init(z0))

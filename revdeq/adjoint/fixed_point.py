@@ -10,15 +10,15 @@ from revdeq.adjoint.base import (
     broken_samples,
     final_leaves,
     iterate_without_graph,
-    narrowed,
+    not_repeated,
     refuse_dependence,
     refuse_forward_mode,
     refuse_second_derivative,
     wants_gradient,
 )
 from revdeq.function import Function, Replay
+from revdeq.function.linearisation import PartialLeaves
 from revdeq.iterate import Outcome
-from revdeq.linearisation import PartialLeaves
 from revdeq.residual import Stopping
 from revdeq.solution import Health
 from revdeq.solver.base import Solver
@@ -47,7 +47,7 @@ def run_for_fixed_point(
         GradientError: called inside torch.func transforms.
     """
     outcome = iterate_without_graph(f, solver, stopping, of=f)
-    at = narrowed(solver.estimate(outcome.state), f)
+    at = f.border.narrow(solver.estimate(outcome.state))
     coupled = solver.coupled(outcome.state)
     z1 = final_leaves(at, outcome, f)
     y1 = None if coupled is None else final_leaves(coupled, outcome, f)
@@ -96,9 +96,11 @@ class _AtFixedPoint(torch.autograd.Function):
                 refuse_dependence(broken_samples(plan.outcome), cotangents)
             c = tuple(_sum(cotangents[i::count], z) for i, z in enumerate(z1))
             with replay.active():
+                if not f.last_repeats(replay.evaluate):
+                    raise not_repeated("the last one of the forward pass")
                 inputs = plan.pull_back(replay, z1, c)
         remaining = iter(inputs)
-        from_args = [next(remaining) if t.requires_grad else None for t in f.arg_tensors]
+        from_args = [next(remaining) if required else None for required in f.args_require]
         from_captured = [next(remaining) if need else None for need in needed[len(args) :]]
         grads = tuple(g if need else None for g, need in zip((*from_args, *from_captured), needed, strict=True))
         guarded = refuse_second_derivative(grads, (*cotangents, *args, *captured))

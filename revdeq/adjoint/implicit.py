@@ -4,11 +4,12 @@ import torch
 
 from revdeq.adjoint.base import Adjoint, Attached
 from revdeq.adjoint.fixed_point import run_for_fixed_point
+from revdeq.errors import GradientError
 from revdeq.function import Function, Replay
+from revdeq.function.linearisation import Linearisation, PartialLeaves
 from revdeq.iterate import Outcome, iterate
-from revdeq.linearisation import Linearisation, PartialLeaves
 from revdeq.residual import Stopping
-from revdeq.solution import GradientError, Health, Result
+from revdeq.solution import Health, Result
 from revdeq.solver.base import Solver
 from revdeq.solver.relaxed import Relaxed
 from revdeq.solver.reversible import Reversible

@@ -7,7 +7,7 @@ from revdeq.adjoint.fixed_point import run_for_fixed_point
 from revdeq.adjoint.totals import Totals
 from revdeq.arithmetic.floating import half_step
 from revdeq.function import Function, Replay
-from revdeq.linearisation import Linearisation, PartialLeaves
+from revdeq.function.linearisation import Linearisation, PartialLeaves
 from revdeq.residual import Stopping
 from revdeq.solver.base import Solver, validated_beta
 from revdeq.solver.parameters import validated_count

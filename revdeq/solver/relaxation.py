@@ -6,15 +6,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 import torch
 from torch._C._functorch import peek_interpreter_stack
 
-from revdeq.environment import RandomState
+from revdeq.errors import GradientError
 from revdeq.estimate import AutomaticBeta, automatic_beta
 from revdeq.function import Function
-from revdeq.reads import Reach, ReadsSeen
 from revdeq.residual import residual_norm, sample_norm, sample_shape
 from revdeq.schedule import Schedule, next_beta
-from revdeq.solution import GradientError
 from revdeq.solver.base import validated_beta
-from revdeq.tree import Leaves, Tree, unflatten
+from revdeq.tree import Leaves
 
 
 Beta: TypeAlias = float | torch.Tensor
@@ -107,7 +105,7 @@ def validated_relaxation(beta: object) -> Relaxation:
 
 
 def estimated_beta(f: Function, num_steps: int, state_dtype: torch.dtype) -> AutomaticBeta:
-    """Choose beta for a function by `automatic_beta`, and leave no trace: not in generators, not in running statistics.
+    """Choose beta for a function by `automatic_beta`.
 
     Args:
         f: the user's function, not yet evaluated.
@@ -123,25 +121,5 @@ def estimated_beta(f: Function, num_steps: int, state_dtype: torch.dtype) -> Aut
             "beta='auto' was asked for inside a torch.func transform (grad, vmap, jvp ...), where the spectrum of "
             "df/dz cannot be read; estimate it outside with revdeq.estimate.automatic_beta, and give the number."
         )
-    devices = tuple({leaf.device.index for leaf in f.z0 if leaf.device.type == "cuda"})
-    before, reads = RandomState.now(devices), ReadsSeen(())
-    statistics = [(t, t.detach().clone()) for t in Reach.of(f.function).statistics]
-
-    def evaluate(z: Tree, args: Tree) -> Tree:
-        before.restore()
-        for generator, state in reads.generators.values():
-            generator.set_state(state)
-        with reads:
-            return f.function(z, args)
-
-    try:
-        return automatic_beta(
-            evaluate, unflatten(f.z0, f.structure), f.args, num_steps=max(1, num_steps), state_dtype=state_dtype
-        )
-    finally:
-        before.restore()
-        for generator, state in reads.generators.values():
-            generator.set_state(state)
-        for tensor, value in statistics:
-            # `.data` leaves the version counter alone: other graphs may have saved the buffer.
-            tensor.data.copy_(value)
+    start = f.border.tree(f.z0)
+    return automatic_beta(f.function, start, f.args, num_steps=max(1, num_steps), state_dtype=state_dtype)

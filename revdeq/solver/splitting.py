@@ -7,7 +7,7 @@ from typing import Protocol, Self, runtime_checkable
 from revdeq.function import Function
 from revdeq.solver.base import Solver
 from revdeq.solver.parameters import validated_number
-from revdeq.tree import Leaves, Tree, flatten, unflatten
+from revdeq.tree import Leaves, Tree, flatten
 
 
 class Splitting(Protocol):
@@ -97,13 +97,16 @@ class _Parts:
     """A splitting on flat leaves."""
 
     def __init__(self, f: Function, splitting: Splitting) -> None:
-        self._structure, self._splitting = f.structure, splitting
+        self._border, self._splitting = f.border, splitting
 
     def affine(self, z: Leaves) -> Leaves:
-        return tuple(flatten(self._splitting.affine(unflatten(z, self._structure)))[0])
+        return self._inward(self._splitting.affine(self._border.tree(z)))
 
     def resolvent(self, u: Leaves) -> Leaves:
-        return tuple(flatten(self._splitting.resolvent(unflatten(u, self._structure)))[0])
+        return self._inward(self._splitting.resolvent(self._border.tree(u)))
 
     def prox(self, u: Leaves) -> Leaves:
-        return tuple(flatten(self._splitting.prox(unflatten(u, self._structure)))[0])
+        return self._inward(self._splitting.prox(self._border.tree(u)))
+
+    def _inward(self, tree: Tree) -> Leaves:
+        return self._border.inward(flatten(tree)[0])

@@ -1,11 +1,12 @@
 """The derivative of f at one state, as products with cotangents."""
 
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
 
-from revdeq.solution import GradientError
+from revdeq.errors import GradientError
 from revdeq.tree import Leaves
 
 
@@ -32,6 +33,27 @@ def vjp(
         [v for v, _ in pairs], sources, [c for _, c in pairs], retain_graph=keep, allow_unused=True
     )
     return tuple(found)
+
+
+def difference(values: Leaves, others: Leaves) -> float:
+    """Return the norm of the difference over that of `others`, where NaN equals NaN and infinity infinity."""
+    if all(torch.equal(a, b) for a, b in zip(values, others, strict=True)):
+        return 0.0
+    wide = [(a.detach().double(), b.detach().double()) for a, b in zip(values, others, strict=True)]
+    apart = [torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, a - b).norm() for a, b in wide]
+    size = torch.stack([torch.where(b.isfinite(), b, 0.0).norm() for _, b in wide]).norm()
+    return float(torch.stack(apart).norm() / torch.where(size > 0, size, 1.0))
+
+
+def repeatability(values: Leaves) -> float:
+    """Return the relative difference within which two evaluations of one map at one point agree.
+
+    That is half of the digits: many more agree, in whatever order a device sums.
+
+    Args:
+        values: of f.
+    """
+    return math.sqrt(max(torch.finfo(leaf.dtype).eps for leaf in values))
 
 
 class Linearisation:

@@ -14,14 +14,16 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from types import CodeType, FunctionType, MethodType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch.autograd.graph import Node
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
-from revdeq.solution import GradientError
+from revdeq.errors import GradientError
 from revdeq.tree import flatten, unflatten
 
 
@@ -37,6 +39,18 @@ _UPDATES_STATISTICS: frozenset[Any] = frozenset(
 )
 
 
+# The names of operations that draw from a generator; of others it is found out where a generator moved.
+_DRAWS = frozenset(
+    {
+        *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like"),
+        *("normal", "bernoulli", "multinomial", "poisson", "binomial", "gumbel_softmax", "rrelu"),
+        *("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"),
+        *("dropout1d", "dropout2d", "dropout3d", "dropout_"),
+        *("uniform_", "normal_", "random_", "exponential_", "cauchy_", "log_normal_", "geometric_", "bernoulli_"),
+    }
+)
+
+
 class ReadsSeen(TorchFunctionMode):
     """Collects the tensors that enter an operation and were not made by one before; see NOTE [What f reads].
 
@@ -45,6 +59,7 @@ class ReadsSeen(TorchFunctionMode):
 
     Attributes:
         generators: the random number generators named in a call, each with its state before the first such call.
+        drew: whether an operation was seen that draws random numbers by its name.
     """
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
@@ -53,8 +68,11 @@ class ReadsSeen(TorchFunctionMode):
         # Weak: what a hidden call made inside must not outlive the evaluation.
         self._seen: dict[int, weakref.ref[torch.Tensor]] = {}
         self._versions: dict[int, int] = {}
+        self._before: dict[int, torch.Tensor] = {}
         self._statistics: set[int] = set()
         self.generators: dict[int, tuple[torch.Generator, torch.Tensor]] = {}
+        self.drew = False
+        self._made: list[weakref.ref[torch.Tensor]] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -71,13 +89,21 @@ class ReadsSeen(TorchFunctionMode):
             elif type(value) is torch.Generator and id(value) not in self.generators:
                 self.generators[id(value)] = (value, value.get_state())
         if func in _UPDATES_STATISTICS:
-            self._statistics.update(id(t) for t in _tensors(given) if not t.requires_grad)
+            for tensor in _tensors(given):
+                if id(tensor) in seen and not tensor.requires_grad:
+                    self._statistics.add(id(tensor))
+                    self._before.setdefault(id(tensor), tensor.detach().clone())
+        elif _writes(func, kwargs):
+            for tensor in _tensors([args[:1], (kwargs or {}).get("out")]):
+                if id(tensor) in seen and not tensor.requires_grad:
+                    self._before.setdefault(id(tensor), tensor.detach().clone())
+        self.drew = self.drew or getattr(func, "__name__", "") in _DRAWS
         result = func(*args, **kwargs) if kwargs else func(*args)
-        if isinstance(result, torch.Tensor):
-            if id(result) not in seen:
-                inside.add(id(result))
-        else:
-            inside.update(id(t) for t in _tensors(result) if id(t) not in seen)
+        for tensor in (result,) if isinstance(result, torch.Tensor) else _tensors(result):
+            if id(tensor) not in seen:
+                if tensor.requires_grad and id(tensor) not in inside:
+                    self._made.append(weakref.ref(tensor))
+                inside.add(id(tensor))
         return result
 
     def _enter(self, tensor: torch.Tensor) -> None:
@@ -91,13 +117,25 @@ class ReadsSeen(TorchFunctionMode):
         """Return the tensors that require grad, in the order in which they were read."""
         return [t for t in self._alive() if t.requires_grad]
 
-    def updated(self) -> list[torch.Tensor]:
-        """Return the tensors without gradient that the evaluation changed in place, such as running statistics."""
-        return [t for t in self._alive() if not t.requires_grad and self._changed(t)]
+    def updated(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return the tensors without gradient that the evaluation changed in place, each with its value before.
+
+        Running statistics are not among them, nor are those changed by an operation that does not say so in its name.
+        """
+        changed = [t for t in self._alive() if id(t) in self._before and id(t) not in self._statistics]
+        return [(t, self._before[id(t)]) for t in changed]
+
+    def statistics(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return the running statistics that the evaluation updated, each with its value before."""
+        return [(t, self._before[id(t)]) for t in self._alive() if id(t) in self._statistics]
 
     def constants(self) -> list[torch.Tensor]:
-        """Return the other tensors without gradient."""
+        """Return the tensors without gradient that the evaluation left as they were."""
         return [t for t in self._alive() if not t.requires_grad and not self._changed(t)]
+
+    def made_with_graph(self) -> list[torch.Tensor]:
+        """Return the tensors with a graph that the evaluation made and that are still alive."""
+        return [t for t in (reference() for reference in self._made) if t is not None and t.grad_fn is not None]
 
     def _alive(self) -> Iterator[torch.Tensor]:
         for reference in self._seen.values():
@@ -152,8 +190,21 @@ class Substituted(TorchFunctionMode):
 
 
 def version(tensor: torch.Tensor) -> int:
-    """Return the counter of in-place changes of the tensor; 0 for inference tensors, which have none."""
-    return 0 if tensor.is_inference() else tensor._version
+    """Return the counter of in-place changes of the tensor; 0 for those that have none or no memory yet."""
+    return 0 if is_lazy(tensor) or tensor.is_inference() else tensor._version
+
+
+def is_materialised(function: Any) -> bool:
+    """Return whether no module that a callable reaches is lazy still."""
+    return not any(is_lazy(t) for module in Reach.of(function).modules for t in module.parameters())
+
+
+def _writes(func: Any, kwargs: dict[str, Any] | None) -> bool:
+    """Return whether an operation changes its first argument, or `out`, in place."""
+    name: str = getattr(func, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    in_place = in_place or name == "__setitem__" or name.startswith("__i")
+    return in_place or bool(kwargs and kwargs.get("out") is not None)
 
 
 def reached_leaves(
@@ -264,21 +315,37 @@ def _accumulating_kind() -> type:
 _ACCUMULATES = _accumulating_kind()
 
 
+def fill_parametrisation_cache(function: Any) -> None:
+    """Make the parametrised tensors that a callable reaches, where `parametrize.cached` is active.
+
+    Made in an evaluation of f, they would belong to its graph, and to that of every later one.
+    """
+    if not parametrize._cache_enabled:
+        return
+    for module in Reach.of(function).modules:
+        for layer in module.modules():
+            if parametrize.is_parametrized(layer):
+                for name in cast(torch.nn.ModuleDict, layer.parametrizations):
+                    getattr(layer, name)
+
+
 class Reach(NamedTuple):
     """What a callable can reach by modules, closure, defaults, partial arguments, bound object, and globals by name.
 
     Attributes:
         trainable: tensors that require grad.
         statistics: running statistics of normalisation layers in training mode.
+        modules: the modules that are reached first; their submodules count with them.
     """
 
     trainable: list[torch.Tensor]
     statistics: list[torch.Tensor]
+    modules: list[torch.nn.Module]
 
     @staticmethod
     def of(function: Any) -> "Reach":
         """Search a callable."""
-        reach = Reach([], [])
+        reach = Reach([], [], [])
         pending: list[Any] = [function, *_attributes(function)]
         visited: set[int] = set()
         while pending:
@@ -291,6 +358,7 @@ class Reach(NamedTuple):
                     reach.trainable.append(item)
             elif isinstance(item, torch.nn.Module):
                 pending.extend(item.parameters())
+                reach.modules.append(item)
                 reach.statistics.extend(_statistics(item))
             elif isinstance(item, FunctionType):
                 pending.extend(_closure(item))
