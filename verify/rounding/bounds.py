@@ -27,22 +27,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from verify.case import Arithmetic
 from verify.problems.problem import Problem
-from verify.reference.adjoint_step import adjoint_step
+from verify.rounding.dense_cell import WIDENED, DenseCell, ExactRun, Floats, bounded as bounded, norm
 
 
-Floats = NDArray[np.float64]
-
-# What the float64 trajectory's own rounding may hide: it is wrong by less than 2^-30 of its norm on these problems,
-# whose cotangents and states stay within a few powers of ten over the steps that are bounded.
-_WIDENED = 1 + 2.0**-20
 # An elementary function of torch errs by less than 2 units in the last place, 4 u.
 _ELEMENTARY = 4
 
@@ -64,102 +56,6 @@ class ErrorBounds:
     rebuilt_y: tuple[float, ...]
     rebuilt_z: tuple[float, ...]
     gradient: dict[str, float]
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """phi(z W^T + c) in numbers.
-
-    Attributes:
-        weight: W.
-        constant: c, one row a sample.
-        curved: whether phi is tanh; else the identity.
-        size: a bound on the norm of what c was summed from, |x| |U|^T + |b|.
-        roundings: how many roundings c took.
-    """
-
-    weight: Floats
-    constant: Floats
-    curved: bool
-    size: float
-    roundings: int
-
-    @staticmethod
-    def of(problem: Problem) -> _Cell:
-        if not bounded(problem):
-            raise ValueError(
-                f"problem {problem.name} is not phi(z W^T + c) with phi tanh or the identity, so there is no bound; "
-                "give an affine problem or dense-tanh."
-            )
-        args, samples = problem.args, len(problem.z0)
-        bias = np.broadcast_to(args["b"], problem.z0.shape)
-        if problem.name.startswith("affine-"):
-            return _Cell(args["W"], bias, False, _norm(bias), 0)
-        x, u = args["x"], args["U"]
-        size = _norm(np.abs(x) @ np.abs(u).T + np.abs(bias)) if samples else 0.0
-        return _Cell(args["W"], x @ u.T + bias, True, size, x.shape[1] + 1)
-
-    @property
-    def lipschitz(self) -> float:
-        return float(np.linalg.norm(self.weight, 2)) * _WIDENED
-
-    @property
-    def absolute(self) -> float:
-        return float(np.linalg.norm(np.abs(self.weight), 2)) * _WIDENED
-
-    @property
-    def curvature(self) -> float:
-        # max |tanh''| = 4 / (3 sqrt 3)
-        return 4 / (3 * math.sqrt(3)) * self.lipschitz**2 if self.curved else 0.0
-
-    def value(self, z: Floats) -> Floats:
-        inner = z @ self.weight.T + self.constant
-        return np.tanh(inner) if self.curved else inner
-
-    def slope(self, z: Floats) -> Floats:
-        return 1 - self.value(z) ** 2 if self.curved else np.ones_like(z)
-
-
-@dataclass(frozen=True)
-class _Exact:
-    """The iteration and its cotangents in float64: norms of everything that the bounds multiply."""
-
-    y: list[Floats]
-    z: list[Floats]
-    at_y: list[Floats]
-    at_z: list[Floats]
-    p_y: list[Floats]
-    p_z: list[Floats]
-    q: list[Floats]
-
-    @staticmethod
-    def of(cell: _Cell, problem: Problem, beta: float, num_steps: int) -> _Exact:
-        a = 1 - beta
-        y, z = [problem.z0], [problem.z0]
-        at_y: list[Floats] = []
-        at_z: list[Floats] = []
-        for _ in range(num_steps):
-            at_z.append(cell.value(z[-1]))
-            y.append(a * y[-1] + beta * at_z[-1])
-            at_y.append(cell.value(y[-1]))
-            z.append(a * z[-1] + beta * at_y[-1])
-        p_y, p_z = [problem.cotangent_y], [problem.cotangent_z]
-        q: list[Floats] = []
-
-        def pull(state: Floats, cotangent: Floats) -> Floats:
-            return beta * (cell.slope(state) * cotangent) @ cell.weight
-
-        for n in reversed(range(num_steps)):
-            before = adjoint_step(np, np.asarray(a), p_y[-1], p_z[-1], partial(pull, y[n + 1]), partial(pull, z[n]))
-            p_y.append(before.p_y)
-            p_z.append(before.p_z)
-            q.append(before.q)
-        return _Exact(y, z, at_y, at_z, p_y[::-1], p_z[::-1], q[::-1])
-
-
-def bounded(problem: Problem) -> bool:
-    """Return whether `error_bounds` covers a problem: phi(z W^T + c) with phi tanh or the identity."""
-    return "W" in problem.args and problem.name.startswith(("affine-", "dense-tanh"))
 
 
 def error_bounds(
@@ -196,7 +92,7 @@ def error_bounds(
     """
     if not 0 < beta < 2 or beta == 1:
         raise ValueError(f"beta is {beta}; a step can be undone for 0 < beta < 2, not 1.")
-    cell = _Cell.of(problem)
+    cell = DenseCell.of(problem)
     integer = arithmetic == "bitwise"
     state = 2.0**-53 if integer else unit_roundoff_state
     run = _Bounded(cell, problem, beta, num_steps, state, unit_roundoff_function)
@@ -208,13 +104,13 @@ def error_bounds(
 
 class _Bounded:
     def __init__(
-        self, cell: _Cell, problem: Problem, beta: float, num_steps: int, state: float, function: float
+        self, cell: DenseCell, problem: Problem, beta: float, num_steps: int, state: float, function: float
     ) -> None:
         self.cell, self.beta, self.steps = cell, beta, num_steps
         self.a, self.amplification = abs(1 - beta), 1 / abs(1 - beta)
         self.u, self.v = state, function
         self.k, self.curvature = cell.lipschitz, cell.curvature
-        self.exact = _Exact.of(cell, problem, beta, num_steps)
+        self.exact = ExactRun.of(cell, problem, beta, num_steps)
         self.samples, self.width = problem.z0.shape
         self.integer = False
         self.start = self.absolute = 0.0
@@ -238,12 +134,15 @@ class _Bounded:
 
     def gamma(self, count: int) -> float:
         """Bound on the relative error of `count` roundings in the function's dtype."""
+        # Higham's gamma_n = n u / (1 - n u): it covers every order of summation, and fused products as well.
         total = count * self.v
         return total / (1 - total) if total < 1 else math.inf
 
     def value_error(self, z_norm: float, f_norm: float) -> float:
         """eps_f: the cast of the state, the dot products, the sum with c, and phi."""
+        # Rounding |z| to f's dtype moves each component by at most u/(1 + u) of it; 1.04 is room for 2^-8, bfloat16's.
         cast = 1.04 * self.v * self.k * z_norm if self.u < self.v or self.integer else 0.0
+        # A dot product errs by gamma times the sum of magnitudes, hence | |W| |_2; phi' <= 1 carries it on.
         inner = self.gamma(self.width + 2 + self.cell.roundings) * (self.cell.absolute * z_norm + self.cell.size)
         return cast + inner + (_ELEMENTARY * self.v * (f_norm + inner) if self.cell.curved else 0.0)
 
@@ -264,31 +163,35 @@ class _Bounded:
         return e_y, e_z
 
     def half_step(self, own: float, other: float, s: Floats, at: Floats, value: Floats, after: Floats) -> float:
-        wrong = self.k * other + self.value_error(_norm(at) + other, _norm(value) + self.k * other)
+        # f errs by its own rounding, at the computed state, and by k times how far that state is off.
+        wrong = self.k * other + self.value_error(norm(at) + other, norm(value) + self.k * other)
         if self.integer:
-            rounded = 4 * self.u * (_norm(s) + own) + 2 * self.u * self.beta * (_norm(value) + wrong)
-            return (self.a * own + self.beta * wrong + self.absolute + rounded) * _WIDENED
-        size = 2 * self.a * (_norm(s) + own) + 2 * self.beta * (_norm(value) + wrong)
+            # floor loses less than a unit, the value half of a grid step: absolute, whatever the state's size.
+            rounded = 4 * self.u * (norm(s) + own) + 2 * self.u * self.beta * (norm(value) + wrong)
+            return (self.a * own + self.beta * wrong + self.absolute + rounded) * WIDENED
+        # Each product rounds itself and its factor 1 - beta or beta, the sum rounds once.
+        size = 2 * self.a * (norm(s) + own) + 2 * self.beta * (norm(value) + wrong)
         error = self.a * own + self.beta * wrong + self.u * size
-        return (error + self.u * (_norm(after) + error)) * _WIDENED
+        return (error + self.u * (norm(after) + error)) * WIDENED
 
-    def undo(self, own: float, other: float, after: Floats, at: Floats, value: Floats, s: Floats) -> float:
-        wrong = self.k * other + self.value_error(_norm(at) + other, _norm(value) + self.k * other)
-        del after
-        difference = self.a * _norm(s) + own + self.beta * wrong
-        error = own + self.beta * wrong + self.u * (3 * self.beta * (_norm(value) + wrong) + 2 * difference)
+    def undo(self, own: float, other: float, at: Floats, value: Floats, s: Floats) -> float:
+        wrong = self.k * other + self.value_error(norm(at) + other, norm(value) + self.k * other)
+        # What is divided by a is z' - beta f = a z, as small as the state that it rebuilds; its error is not.
+        difference = self.a * norm(s) + own + self.beta * wrong
+        error = own + self.beta * wrong + self.u * (3 * self.beta * (norm(value) + wrong) + 2 * difference)
         rebuilt = self.amplification * error
-        return (rebuilt + 2 * self.u * (_norm(s) + rebuilt)) * _WIDENED
+        return (rebuilt + 2 * self.u * (norm(s) + rebuilt)) * WIDENED
 
     def pulled(self, error: float, p: Floats, off: float, at: Floats, value: Floats) -> tuple[float, float]:
         """Bounds on the errors of beta K^T p and of beta phi' p, for a cotangent and a state that are off."""
-        size = _norm(p) + error
-        wrong = self.value_error(_norm(at) + off, _norm(value) + self.k * off) if self.cell.curved else 0.0
+        size = norm(p) + error
+        wrong = self.value_error(norm(at) + off, norm(value) + self.k * off) if self.cell.curved else 0.0
+        # phi' = 1 - phi^2 is off by |phi''| times what the argument is off, M/k off, and by twice the error of phi.
         slope = self.curvature / max(self.k, 1e-300) * off + 2 * wrong + 4 * self.v if self.cell.curved else 0.0
         # The factor beta, the cast to f's dtype and the product with phi' round once each.
         hidden = self.beta * (error + (slope + self.gamma(4)) * size)
         through = self.k * hidden + self.gamma(self.width + 2) * self.cell.absolute * (self.beta * size + hidden)
-        return through * _WIDENED, hidden * _WIDENED
+        return through * WIDENED, hidden * WIDENED
 
     def backward(self, forward_y: float, forward_z: float) -> ErrorBounds:
         exact = self.exact
@@ -298,25 +201,26 @@ class _Bounded:
         weight = bias = total_weight = total_bias = 0.0
         for n in reversed(range(self.steps)):
             y, z, p_y, p_z, q = exact.y[n + 1], exact.z[n], exact.p_y[n + 1], exact.p_z[n + 1], exact.q[n]
-            d_z = self.e_z[n] if self.integer else self.undo(d_z, d_y, exact.z[n + 1], y, exact.at_y[n], z)
+            d_z = self.e_z[n] if self.integer else self.undo(d_z, d_y, y, exact.at_y[n], z)
             through, hidden = self.pulled(h_z, p_z, d_y, y, exact.at_y[n])
             parts = self.parts(hidden, p_z, h_z, y, d_y)
             weight, bias = weight + parts[0], bias + parts[1]
             total_weight, total_bias = total_weight + parts[2], total_bias + parts[3]
-            h_q = (h_y + through) * (1 + self.u) + self.u * (_norm(p_y) + _norm(q))
-            d_y = self.e_y[n] if self.integer else self.undo(d_y, d_z, y, z, exact.at_z[n], exact.y[n])
+            # Errors of cotangents obey the recursion of the cotangents, with |.| for every factor, and round anew.
+            h_q = (h_y + through) * (1 + self.u) + self.u * (norm(p_y) + norm(q))
+            d_y = self.e_y[n] if self.integer else self.undo(d_y, d_z, z, exact.at_z[n], exact.y[n])
             through, hidden = self.pulled(h_q, q, d_z, z, exact.at_z[n])
             parts = self.parts(hidden, q, h_q, z, d_z)
             weight, bias = weight + parts[0], bias + parts[1]
             total_weight, total_bias = total_weight + parts[2], total_bias + parts[3]
-            h_z = self.a * h_z * (1 + 3 * self.u) + through + 3 * self.u * self.a * _norm(p_z)
-            h_z += self.u * (_norm(exact.p_z[n]) + h_z)
-            h_y = self.a * h_q * (1 + 3 * self.u) + 2 * self.u * self.a * _norm(q)
+            h_z = self.a * h_z * (1 + 3 * self.u) + through + 3 * self.u * self.a * norm(p_z)
+            h_z += self.u * (norm(exact.p_z[n]) + h_z)
+            h_y = self.a * h_q * (1 + 3 * self.u) + 2 * self.u * self.a * norm(q)
             rebuilt_y.append(d_y)
             rebuilt_z.append(d_z)
         # Sums over 2 N evaluations at the accumulator's roundoff, at most float32's, then one rounding to f's dtype.
         summed = 2 * self.steps * min(self.v, 2.0**-24) + self.v
-        start = h_y + h_z + (self.u + self.v) * 2 * (_norm(exact.p_y[0]) + _norm(exact.p_z[0]) + h_y + h_z)
+        start = h_y + h_z + (self.u + self.v) * 2 * (norm(exact.p_y[0]) + norm(exact.p_z[0]) + h_y + h_z)
         return ErrorBounds(
             forward_y=forward_y,
             forward_z=forward_z,
@@ -331,9 +235,10 @@ class _Bounded:
 
     def parts(self, hidden: float, p: Floats, error: float, s: Floats, off: float) -> tuple[float, float, float, float]:
         """Bounds on the errors that one evaluation leaves in dL/dW and dL/db, and on the norms of its parts."""
-        size, state = self.beta * (_norm(p) + error) + hidden, _norm(s) + off
+        size, state = self.beta * (norm(p) + error) + hidden, norm(s) + off
         rounded = self.gamma(self.samples + 2) * size
         cast = 1.04 * self.v * state if self.u < self.v else 0.0
+        # |sum of S rows| <= sqrt(S) |rows|_F; the affine problems have a bias of each sample's own, which is no sum.
         samples = math.sqrt(self.samples) if self.cell.curved else 1.0
         return (
             (hidden + rounded) * state + size * (off + cast),
@@ -341,7 +246,3 @@ class _Bounded:
             size * state,
             samples * size,
         )
-
-
-def _norm(values: Any) -> float:
-    return float(np.linalg.norm(values)) * _WIDENED
