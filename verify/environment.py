@@ -15,7 +15,7 @@ import torch
 
 
 PACKAGES = ("revdeq", "verify")
-LIBRARIES = ("torch", "numpy", "mpmath", "gmpy2", "python-flint", "scipy", "scikit-learn", "hypothesis", "pandas")
+LIBRARIES = ("torch", "numpy", "mpmath", "gmpy2", "python-flint", "scipy", "scikit-learn", "pandas")
 SEED = 20_250_912
 
 

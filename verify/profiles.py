@@ -10,11 +10,11 @@ import torch
 
 from revdeq.rates import spectral_rate
 from verify.case import BITWISE, Case
-from verify.census import has_bitwise_form
 from verify.checks.grid import GRID
 from verify.problems import get_problem, problem_names
 from verify.result import NotMeasured
-from verify.studies import STUDIES
+from verify.rounding.census import has_bitwise_form
+from verify.studies.registry import STUDIES
 
 
 PROFILES = ("quick", "full", "nightly")

@@ -34,7 +34,7 @@ from verify.problems import PROBLEMS, get_problem
 from verify.profiles import PROFILES, STUDY_NAMES, Task, cases, checks_for, left_out, tasks
 from verify.result import Curve, FaultRecord, Measurement, NotMeasured, Results, ResultsError
 from verify.result_file import read_results, write_results
-from verify.studies import measure_study, studies_left_out
+from verify.studies.registry import measure_study, studies_left_out
 from verify.subject import load_subject
 
 

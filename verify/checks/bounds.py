@@ -6,10 +6,10 @@ import numpy as np
 from torch import Tensor
 
 from verify.checks.trial import Trial, cost, to_numpy
-from verify.error_bounds import bounded, error_bounds
 from verify.reference import difference
 from verify.reference.arithmetic.protocol import Array
 from verify.result import Measurement
+from verify.rounding.bounds import bounded, error_bounds
 
 
 def check_rounding_bound(trial: Trial) -> list[Measurement]:
@@ -19,7 +19,7 @@ def check_rounding_bound(trial: Trial) -> list[Measurement]:
 
     Returns:
         A row per result whose bound is below the norm of the exact one, so that it says something; none for problems
-        without bounds (`verify.error_bounds.bounded`).
+        without bounds (`verify.rounding.bounds.bounded`).
 
     How this can fail: a format narrower than asked for anywhere; a term lost or doubled. There is no slack: a row above
     1 disproves an assumption on the arithmetic, or the bound.

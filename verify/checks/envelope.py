@@ -10,7 +10,8 @@ import torch
 from verify.case import BITWISE, Case
 from verify.checks.trial import replay_command
 from verify.criteria import CRITERIA
-from verify.envelope import (
+from verify.result import Measurement, Status
+from verify.rounding.envelope import (
     BITWISE as INTEGERS,
     CAP,
     TOLERANCES,
@@ -20,7 +21,6 @@ from verify.envelope import (
     reach,
     subject_error,
 )
-from verify.result import Measurement, Status
 from verify.subject import Subject
 
 

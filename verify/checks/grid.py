@@ -20,8 +20,8 @@ from verify.checks.grid_sweep import (
     grid_cases as grid_cases,
     sweep as sweep,
 )
-from verify.rate_study.fixtures import FIXTURES, Fixture
-from verify.rate_study.regression import MINIMUM_POINTS
+from verify.problems.families import FIXTURES, Fixture
+from verify.regression import MINIMUM_POINTS
 from verify.result import Curve, Measurement
 from verify.subject import Subject
 

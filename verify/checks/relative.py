@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from verify.checks.trial import Trial, cost, to_numpy
-from verify.reference import RoundingScale, difference
+from verify.reference import difference
 from verify.result import Measurement
+from verify.rounding.scale import RoundingScale
 from verify.subject import Adjoint
 
 

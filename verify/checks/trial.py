@@ -16,9 +16,8 @@ from verify.case import Case
 from verify.checks.observation import Binding, Observation, observe, same_bits
 from verify.checks.references import References
 from verify.problems.problem import Problem
-from verify.reference import RoundingScale
-from verify.reference.rounding import Differentiation
 from verify.result import Measurement
+from verify.rounding.scale import Differentiation, RoundingScale
 from verify.subject import Adjoint, Settings, Subject
 
 
