@@ -12,14 +12,14 @@ from verify.case import Case
 from verify.checks import Trial
 from verify.checks.asymptotic import iterates, predicted_rate, steps_to_fall
 from verify.checks.counts import kept_bytes
-from verify.checks.observation import observe
-from verify.checks.ratio import rms
-from verify.checks.trial import to_numpy
 from verify.profiles import NOT_CONTRACTING, PRECISIONS, STEPS, Task, curve_steps
 from verify.reference import difference
 from verify.reference.arithmetic.protocol import Array
 from verify.result import Curve
 from verify.subject import Adjoint
+from verify.trial.observation import observe
+from verify.trial.ratio import rms
+from verify.trial.trial import to_numpy
 
 
 MEMORY_STEPS = (1, 2, 4, 8, 16, 32)

@@ -37,11 +37,11 @@ from verify.case import BITWISE, Case
 from verify.checks.forward import check_forward
 from verify.checks.gradient import check_gradient
 from verify.checks.reconstruction import AMPLIFICATION, check_reconstruction
-from verify.checks.trial import Trial
 from verify.criteria import LOGIC_POWER, RATIO_LIMIT, ROUNDING_POWER
 from verify.problems import get_problem
 from verify.spectrum import spectrum_of
 from verify.subject import RevdeqSubject, Subject
+from verify.trial.trial import Trial
 
 
 Power = Literal["logic", "precision", "none"]

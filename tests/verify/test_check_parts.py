@@ -9,15 +9,15 @@ import torch
 from verify.case import Case
 from verify.checks import CHECKS, Trial, measure
 from verify.checks.asymptotic import Decay, fit_rate_with_linear_factor, step_rate
-from verify.checks.memory import Allocations, Saved
-from verify.checks.observation import observe, same_bits
-from verify.checks.ratio import ratio_row, rms
 from verify.criteria import CRITERIA
 from verify.gate import judge_row
 from verify.planted.base import Honest
 from verify.problems import get_problem
 from verify.reference.arithmetic.multiprecision import Multiprecision
 from verify.subject import Settings
+from verify.trial.memory import Allocations, Saved
+from verify.trial.observation import observe, same_bits
+from verify.trial.ratio import ratio_row, rms
 
 
 def exact(values):

@@ -31,11 +31,11 @@ from verify.checks.gradient import check_bindings, check_gradient
 from verify.checks.implicit import check_implicit_gradient
 from verify.checks.oracles import check_oracle, check_reference_agreement
 from verify.checks.reconstruction import check_backward_states, check_reconstruction
-from verify.checks.references import References as References
 from verify.checks.refusal import check_errors_surface, check_refusals
 from verify.checks.relative import check_relative_to_unrolled
-from verify.checks.trial import Trial as Trial
 from verify.result import Measurement
+from verify.trial.references import References as References
+from verify.trial.trial import Trial as Trial
 
 
 Check = Callable[[Trial], list[Measurement]]

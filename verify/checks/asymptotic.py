@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from verify.checks.observation import Calls, watched
-from verify.checks.trial import Trial, to_numpy
 from verify.reference import difference, jacobian
 from verify.result import Measurement
+from verify.trial.observation import Calls, watched
+from verify.trial.trial import Trial, to_numpy
 
 
 FALLEN = (1e-4, 1e-11)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from verify.checks.counts import STEPS, kept_bytes
-from verify.checks.observation import bind, same_bits
 from verify.checks.refusal import refused_row
-from verify.checks.trial import Trial, cost
 from verify.result import Measurement
 from verify.subject import Adjoint
+from verify.trial.observation import bind, same_bits
+from verify.trial.trial import Trial, cost
 
 
 def check_bitwise_states(trial: Trial) -> list[Measurement]:

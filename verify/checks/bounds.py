@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from verify.checks.trial import Trial, cost, to_numpy
 from verify.error_bounds import bounded, error_bounds
 from verify.reference import difference
 from verify.reference.arithmetic.protocol import Array
 from verify.result import Measurement
+from verify.trial.trial import Trial, cost, to_numpy
 
 
 def check_rounding_bound(trial: Trial) -> list[Measurement]:

@@ -6,12 +6,12 @@ import gc
 
 import torch
 
-from verify.checks.memory import Allocations
-from verify.checks.observation import bind
-from verify.checks.ratio import reversal_loses_the_states
-from verify.checks.trial import Trial, cost
 from verify.result import Measurement
 from verify.subject import Adjoint, Settings
+from verify.trial.memory import Allocations
+from verify.trial.observation import bind
+from verify.trial.ratio import reversal_loses_the_states
+from verify.trial.trial import Trial, cost
 
 
 STEPS = (4, 16)

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from verify.checks.ratio import rms
-from verify.checks.trial import Trial, cost, to_numpy
 from verify.criteria import LOGIC_POWER
 from verify.reference import (
     TooFewPoints,
@@ -21,6 +19,8 @@ from verify.reference import (
     taylor_remainders,
 )
 from verify.result import Measurement, Status
+from verify.trial.ratio import rms
+from verify.trial.trial import Trial, cost, to_numpy
 
 
 VALUE_ROUNDOFF = 2.0**-50

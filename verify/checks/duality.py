@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.checks.ratio import rms
-from verify.checks.trial import Trial, to_numpy
 from verify.criteria import LOGIC_POWER
 from verify.result import Measurement, Status
+from verify.trial.ratio import rms
+from verify.trial.trial import Trial, to_numpy
 
 
 def check_dot_product(trial: Trial) -> list[Measurement]:

@@ -8,7 +8,6 @@ from functools import cache
 import torch
 
 from verify.case import BITWISE, Case
-from verify.checks.trial import replay_command
 from verify.criteria import CRITERIA
 from verify.envelope import (
     BITWISE as INTEGERS,
@@ -22,6 +21,7 @@ from verify.envelope import (
 )
 from verify.result import Measurement, Status
 from verify.subject import Subject
+from verify.trial.trial import replay_command
 
 
 ENVELOPE = "envelope"

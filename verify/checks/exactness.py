@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from verify.checks.observation import bind, observe, same_bits
-from verify.checks.ratio import rms
-from verify.checks.trial import Trial, cost, to_numpy
 from verify.problems.problem import to_bfloat16
 from verify.result import Measurement
 from verify.subject import Adjoint
+from verify.trial.observation import bind, observe, same_bits
+from verify.trial.ratio import rms
+from verify.trial.trial import Trial, cost, to_numpy
 
 
 ADJOINTS: tuple[Adjoint, ...] = ("reversible", "unrolled")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from verify.checks.ratio import ratio_row
-from verify.checks.trial import Trial, cost
 from verify.result import Measurement
 from verify.subject import Adjoint
+from verify.trial.ratio import ratio_row
+from verify.trial.trial import Trial, cost
 
 
 ADJOINTS: tuple[Adjoint, ...] = ("reversible", "unrolled")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from verify.checks.observation import Binding, Observation
-from verify.checks.ratio import ratio_row, reversal_loses_the_states
-from verify.checks.trial import Trial, cost
 from verify.result import Measurement
 from verify.subject import Adjoint
+from verify.trial.observation import Binding, Observation
+from verify.trial.ratio import ratio_row, reversal_loses_the_states
+from verify.trial.trial import Trial, cost
 
 
 ADJOINTS: tuple[Adjoint, ...] = ("reversible", "default", "unrolled")

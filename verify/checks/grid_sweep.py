@@ -17,11 +17,11 @@ from torch import Tensor
 
 from revdeq.rates import forward_majorant
 from verify.case import Case
-from verify.checks.observation import Calls, watched
 from verify.rate_study.fixtures import FIXTURES, Batch, Fixture, batch_of
 from verify.rate_study.regression import RateFit, fit_rates
 from verify.rate_study.rounding import forward_floor, local_error
 from verify.subject import Settings, Subject
+from verify.trial.observation import Calls, watched
 
 
 Floats = npt.NDArray[np.float64]

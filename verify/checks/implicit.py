@@ -7,10 +7,10 @@ import math
 import numpy as np
 
 from verify.checks.asymptotic import predicted_rate, steps_to_fall
-from verify.checks.ratio import ratio_row, rms
-from verify.checks.trial import Trial, cost, default_tolerance
 from verify.reference import jacobian
 from verify.result import Measurement
+from verify.trial.ratio import ratio_row, rms
+from verify.trial.trial import Trial, cost, default_tolerance
 
 
 STEPS = 400

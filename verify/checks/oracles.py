@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from verify.checks.differences import direction_scale
-from verify.checks.ratio import rms
-from verify.checks.trial import Trial
 from verify.reference import difference
 from verify.reference.finite_differences import Target
 from verify.result import Measurement
+from verify.trial.ratio import rms
+from verify.trial.trial import Trial
 
 
 FLOAT64_ROUNDOFF = 2.0**-53

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.checks.ratio import ratio_row, rms, start_power
-from verify.checks.trial import Trial, cost, to_numpy
 from verify.criteria import ROUNDING_POWER
 from verify.reference import difference
 from verify.reference.arithmetic.protocol import Array
 from verify.result import Measurement
+from verify.trial.ratio import ratio_row, rms, start_power
+from verify.trial.trial import Trial, cost, to_numpy
 
 
 AMPLIFICATION = 1e3

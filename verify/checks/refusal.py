@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from verify.checks.observation import bind
-from verify.checks.trial import Trial
 from verify.result import Measurement
 from verify.subject import Adjoint, Settings
+from verify.trial.observation import bind
+from verify.trial.trial import Trial
 
 
 BETAS: tuple[Any, ...] = (0.0, 1.0, 2.0, -0.5, math.nan, math.inf, "0.5")

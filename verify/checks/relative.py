@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from verify.checks.trial import Trial, cost, to_numpy
 from verify.reference import RoundingScale, difference
 from verify.result import Measurement
 from verify.subject import Adjoint
+from verify.trial.trial import Trial, cost, to_numpy
 
 
 BENIGN = 1.5

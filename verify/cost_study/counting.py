@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from verify.checks.memory import Allocations
 from verify.cost_study.methods import Method
 from verify.cost_study.workload import Cell, Workload
+from verify.trial.memory import Allocations
 
 
 class Cost(NamedTuple):

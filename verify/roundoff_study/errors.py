@@ -15,8 +15,6 @@ from torch import Tensor
 
 from revdeq.rates import step_matrix
 from verify.case import DTYPES
-from verify.checks.observation import bind
-from verify.checks.trial import to_numpy
 from verify.envelope import BITWISE, CAP, SLIP, predicted_errors
 from verify.problems import get_problem
 from verify.problems.problem import Problem
@@ -25,6 +23,8 @@ from verify.reference import difference, fixed_point, n_step
 from verify.reference.arithmetic.protocol import Array
 from verify.result import Curve
 from verify.roundoff_study.modes import Mode, ModeName, gradients, modes_of, rebuilt_error
+from verify.trial.observation import bind
+from verify.trial.trial import to_numpy
 
 
 Floats = NDArray[np.float64]

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from verify.checks.trial import Trial, to_numpy
 from verify.criteria import ROUNDING_POWER
 from verify.reference import difference
 from verify.reference.arithmetic.protocol import Array
 from verify.result import Measurement, Status
+from verify.trial.trial import Trial, to_numpy
 
 
 def ratio_row(

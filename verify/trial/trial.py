@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from verify.case import Case
-from verify.checks.observation import Binding, Observation, observe, same_bits
-from verify.checks.references import References
 from verify.problems.problem import Problem
 from verify.reference import RoundingScale
 from verify.reference.rounding import Differentiation
 from verify.result import Measurement
 from verify.subject import Adjoint, Settings, Subject
+from verify.trial.observation import Binding, Observation, observe, same_bits
+from verify.trial.references import References
 
 
 @dataclass

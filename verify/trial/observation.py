@@ -14,9 +14,9 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from verify.checks.memory import Saved
 from verify.problems.problem import Problem
 from verify.subject import Settings, Subject
+from verify.trial.memory import Saved
 
 
 Binding = Literal["args", "module", "closure"]
