@@ -150,6 +150,10 @@ class _Exact:
         return _Exact(y, z, at_y, at_z, p_y[::-1], p_z[::-1], q[::-1])
 
 
+BOUNDED_LEAVES = ("z0", "args.W", "args.b")
+"""The leaves whose gradients have bounds."""
+
+
 def bounded(problem: Problem) -> bool:
     """Return whether `error_bounds` covers a problem: phi(z W^T + c) with phi tanh or the identity."""
     return "W" in problem.args and problem.name.startswith(("affine-", "dense-tanh"))

@@ -19,7 +19,6 @@ from verify.trial.trial import Trial, to_numpy
 
 def ratio_row(
     trial: Trial,
-    check: str,
     leaf: str,
     got: Tensor | None,
     expected: Array,
@@ -35,7 +34,6 @@ def ratio_row(
 
     Args:
         trial: the trial.
-        check: name of the check.
         leaf: name of the leaf.
         got: what the subject returned, None where it returned nothing.
         expected: the reference, multiprecision, the shape of `got`.
@@ -50,11 +48,11 @@ def ratio_row(
         The row, "failed" where the subject returned nothing or something of another shape, "no-power" where rounding
         drowns the reference.
     """
-    row = {"leaf": leaf, "unit": "ratio R", "uncertainty": uncertainty, **fields}
+    row = {"leaf": leaf, "uncertainty": uncertainty, **fields}
     if got is None or tuple(got.shape) != expected.shape:
         found = "nothing" if got is None else f"shape {tuple(got.shape)}"
         reason = f"the subject returned {found} where shape {expected.shape} is expected"
-        return trial.row(check, adjoint, status="failed", reason=reason, **row)
+        return trial.row(adjoint, status="failed", reason=reason, **row)
     apart = difference(to_numpy(got), expected)
     reference = expected.astype(np.float64)
     size = rms(reference)
@@ -70,14 +68,16 @@ def ratio_row(
         status = "no-power"
         reason = f"rounding is {power:.2g} of the reference, more than {power_limit:.2g}: no fault can be told from it"
     worst = np.unravel_index(int(np.argmax(np.abs(apart))), apart.shape) if apart.size else ()
+    error = rms(apart)
     return trial.row(
-        check,
         adjoint,
         index=tuple(int(place) for place in worst),
         got=float(to_numpy(got)[worst]) if apart.size else None,
         expected=float(reference[worst]) if apart.size else None,
-        measured=rms(apart) / scale if scale > 0 else math.nan,
+        error=error,
+        measured=error / scale if scale > 0 else math.nan,
         scale=scale,
+        size=size,
         power=power,
         status=status,
         reason=reason,
@@ -85,11 +85,10 @@ def ratio_row(
     )
 
 
-def start_power(trial: Trial) -> float:
-    """Error that rounding is predicted to leave in the rebuilt start z_0, relative to its size."""
+def start_scale(trial: Trial) -> tuple[float, float]:
+    """Error that rounding is predicted to leave in the rebuilt start z_0, and the size of z_0."""
     start = trial.references.n_step(trial.problem, trial.case.beta, trial.case.num_steps).trajectory[0][1]
-    size = rms(start.astype(np.float64))
-    return trial.scale().reconstruction[0] / size if size > 0 else math.inf
+    return trial.scale().reconstruction[0], rms(start.astype(np.float64))
 
 
 def reversal_loses_the_states(trial: Trial) -> bool:
@@ -98,7 +97,10 @@ def reversal_loses_the_states(trial: Trial) -> bool:
     Then the states at which backward evaluates f are anything, and so are the overflow and the fallback that may
     follow: what a gradient taken there should be, and what it costs, nobody can say.
     """
-    return trial.case.arithmetic != "bitwise" and not start_power(trial) <= ROUNDING_POWER
+    if trial.case.arithmetic == "bitwise":
+        return False
+    scale, size = start_scale(trial)
+    return not (scale <= ROUNDING_POWER * size)
 
 
 def rms(values: NDArray[np.float64]) -> float:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import shlex
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,29 +14,24 @@ from verify.case import Case
 from verify.problems.problem import Problem
 from verify.reference import RoundingScale
 from verify.reference.rounding import Differentiation
-from verify.result import Measurement
-from verify.subject import Adjoint, Settings, Subject
+from verify.subject import Adjoint, Settings
+from verify.trial.bench import Bench
 from verify.trial.observation import Binding, Observation, observe, same_bits
 from verify.trial.references import References
 
 
 @dataclass
-class Trial:
-    """What a check is given. Observations are made once and kept.
+class Trial(Bench):
+    """What a check of a problem is given. Observations are made once and kept.
 
     Args:
-        case: the setting.
-        subject: what is verified.
+        case: as in `Bench`; so are subject and options.
         problem: the equilibrium problem of the case.
         references: where expected values come from.
-        options: what a replay command needs besides the case, such as ("--subject", "package.module").
     """
 
-    case: Case
-    subject: Subject
     problem: Problem
     references: References = field(default_factory=References)
-    options: tuple[str, ...] = ()
     _observed: dict[tuple[Adjoint, Binding, int], Observation] = field(
         default_factory=dict[tuple[Adjoint, Binding, int], Observation]
     )
@@ -114,38 +107,6 @@ class Trial:
             unit_roundoff_function=max(case.unit_roundoff, unit_roundoff_state),
             accumulate_roundoff=case.accumulate_roundoff,
         )
-
-    def generator(self, label: str) -> np.random.Generator:
-        """A generator seeded by the case and the label, the same in every run and every process."""
-        digest = hashlib.sha256(f"{self.case.id} {label}".encode()).digest()
-        return np.random.default_rng(int.from_bytes(digest[:8], "big"))
-
-    def row(self, check: str, adjoint: str = "", **fields: Any) -> Measurement:
-        """A row about this case, with what is known of the observation filled in."""
-        case = self.case
-        row = Measurement(
-            check=check,
-            case=case.id,
-            problem=case.problem,
-            solver=case.solver,
-            adjoint=adjoint,
-            beta=case.beta,
-            num_steps=case.num_steps,
-            dtype=case.dtype,
-            state_dtype=case.state_dtype,
-            device=case.device,
-            replay=self.replay(),
-        )
-        return replace(row, **fields)
-
-    def replay(self) -> str:
-        """The command that measures this case again."""
-        return replay_command(self.case, self.options)
-
-
-def replay_command(case: Case, options: tuple[str, ...] = ()) -> str:
-    """The command that measures a case again, with the options that it needs besides."""
-    return " ".join(["revdeq verify --only", shlex.quote(case.id), *map(shlex.quote, options), "--out replay"])
 
 
 def cost(observation: Observation) -> dict[str, Any]:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
-from verify.checks.asymptotic import predicted_rate, steps_to_fall
+from verify.case import Case
+from verify.checks._check import Check
+from verify.checks._where import BETAS, FINE, PROBE_STEPS, floating, leaf_shapes
+from verify.criteria import RATIO_LIMIT, Criterion
+from verify.plan import Place
+from verify.problems import get_problem
+from verify.reading import RATIO
 from verify.reference import jacobian
 from verify.result import Measurement
+from verify.trial.decay import predicted_rate, steps_to_fall
 from verify.trial.ratio import ratio_row, rms
 from verify.trial.trial import Trial, cost, default_tolerance
 
@@ -16,8 +24,27 @@ from verify.trial.trial import Trial, cost, default_tolerance
 STEPS = 400
 """Steps after which most problems have converged to rounding; a slow one takes as many as its rate asks for."""
 
+
 CONVERGED = 1e-18
 """What is then left of the error at the start."""
+
+
+def applies(case: Case) -> bool:
+    """Few steps, float64 states, a map that contracts."""
+    return (
+        floating(case)
+        and case.num_steps == PROBE_STEPS
+        and case.state_dtype == FINE
+        and case.beta in BETAS
+        and get_problem(case.problem).contracts
+    )
+
+
+def places(case: Case) -> Iterator[Place]:
+    """A row per leaf other than z0, on which a fixed point does not depend."""
+    for leaf, shape in leaf_shapes(case).items():
+        if leaf != "z0":
+            yield Place(adjoint="implicit", target="fixed-point", leaf=leaf, shape=shape)
 
 
 def check_implicit_gradient(trial: Trial) -> list[Measurement]:
@@ -51,7 +78,6 @@ def check_implicit_gradient(trial: Trial) -> list[Measurement]:
     return [
         ratio_row(
             trial,
-            "implicit-gradient",
             leaf,
             seen.gradients.get(leaf),
             gradient,
@@ -60,9 +86,28 @@ def check_implicit_gradient(trial: Trial) -> list[Measurement]:
             adjoint="implicit",
             power_limit=None,
             target="fixed-point",
-            num_steps=steps,
             **cost(seen),
         )
         for leaf, gradient in expected.gradient.items()
         if leaf != "z0"
     ]
+
+
+CHECK = Check(
+    name="implicit-gradient",
+    topic="gradients",
+    criterion=Criterion(
+        claim="each leaf's implicit gradient is the gradient of the fixed point, up to the tolerance asked for",
+        comparison="<=",
+        threshold=RATIO_LIMIT,
+        why="an adjoint residual r leaves an error of at most r/(1-k) in the adjoint and about as much in a leaf",
+        unit="ratio R",
+        reading=RATIO,
+        reference=True,
+        observed="args",
+    ),
+    kills=("implicit-adjoint-unsolved",),
+    applies=applies,
+    places=places,
+    rows=check_implicit_gradient,
+)

@@ -1,4 +1,4 @@
-"""Claims about rates: the error falls as the theory says, and the two kinds of gradient draw together at that rate."""
+"""How errors fall: the rate that theory predicts, the iterates of one solve, and fits to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from verify.reference import difference, jacobian
-from verify.result import Measurement
 from verify.trial.observation import Calls, watched
 from verify.trial.trial import Trial, to_numpy
 
@@ -21,11 +20,10 @@ from verify.trial.trial import Trial, to_numpy
 FALLEN = (1e-4, 1e-11)
 """The window of relative errors in which a rate is fitted: past the start-up, above the round-off floor near 1e-15."""
 
-DRAWN = (1e-2, 1e-8)
-"""The same for gradients, whose round-off floor is higher."""
 
 LEAST_POINTS = 8
-SAMPLES = 16
+
+
 MOST_STEPS = 5_000
 
 
@@ -118,64 +116,6 @@ def iterates(trial: Trial, num_steps: int, *, may_refuse: bool = False) -> list[
     return calls.states[::2]
 
 
-def check_convergence_rate(trial: Trial) -> list[Measurement]:
-    """Fit the rate at which ||z_n - z*|| falls and compare it with the spectral rate of the step.
-
-        ln ||z_n - z*|| = c + n ln(rate),      measured |ln(rate / predicted)|
-
-    Returns:
-        One row; "failed" where fewer than 8 steps lie between 1e-4 and 1e-11 of ||z*||.
-
-    How this can fail: another beta than asked for, another order of the half steps, a damped or repeated update; on a
-    defective or strongly non-normal spectrum also a right solver, whose error has a polynomial factor.
-
-    References:
-        Young, Trans. AMS 76 (1954), DOI 10.1090/S0002-9947-1954-0059635-7; (THEORY T2, A7).
-    """
-    seen = decay(trial)
-    window = seen.window()
-    common: dict[str, Any] = {"leaf": "z", "unit": "log ratio", "expected": seen.predicted}
-    if len(window) < LEAST_POINTS or not np.all(np.isfinite(seen.errors)):
-        reason = f"{len(window)} steps lie in the window {FALLEN}, at least {LEAST_POINTS} are needed"
-        return [trial.row("convergence-rate", "reversible", status="failed", reason=reason, **common)]
-    slope, _ = np.polyfit(window, np.log(seen.errors[window]), 1)
-    apart = abs(float(slope) - math.log(seen.predicted))
-    return [trial.row("convergence-rate", "reversible", got=math.exp(slope), measured=apart, **common)]
-
-
-def check_target_difference(trial: Trial) -> list[Measurement]:
-    """Fit how the exact gradient of N steps approaches the implicit gradient as N grows.
-
-        ||g_N - g*|| = (C0 + C1 N) rho^N,      measured |ln(rho) fitted / ln(rho) predicted - 1|
-
-    g_N and g* are both the subject's, by its default and its implicit adjoint.
-
-    Returns:
-        One row; "failed" where fewer than 8 step counts lie between 1e-2 and 1e-8 of ||g*||.
-
-    How this can fail: one kind of gradient is returned for the other (no decay at all), a truncated adjoint, an
-    implicit solve that stops early (the difference levels off).
-
-    References:
-        Christianson, DOI 10.1080/10556789408805572 (reverse accumulation at a fixed point); (THEORY M2, A8).
-    """
-    predicted = math.log(predicted_rate(trial))
-    far = math.ceil(math.log(1e-14) / predicted)
-    star = _flat(trial, "implicit", far)
-    size = float(np.linalg.norm(star))
-    # The window is entered later than rho^N alone says, by the factor that grows with N: sample beyond its ends.
-    first, last = math.log(DRAWN[0]) / predicted, math.log(1e-2 * DRAWN[1]) / predicted
-    counts = np.unique(np.linspace(first, last, SAMPLES).astype(int))
-    apart = np.array([np.linalg.norm(_flat(trial, "default", int(n)) - star) for n in counts], dtype=np.float64)
-    chosen = (apart <= DRAWN[0] * size) & (apart >= DRAWN[1] * size)
-    common: dict[str, Any] = {"leaf": "all leaves", "unit": "relative", "expected": predicted, "target": "fixed-point"}
-    if int(chosen.sum()) < LEAST_POINTS:
-        reason = f"{int(chosen.sum())} step counts lie in the window {DRAWN}, at least {LEAST_POINTS} are needed"
-        return [trial.row("target-difference", "default", status="failed", reason=reason, **common)]
-    fitted = fit_rate_with_linear_factor(counts[chosen], apart[chosen])
-    return [trial.row("target-difference", "default", got=fitted, measured=abs(fitted / predicted - 1.0), **common)]
-
-
 def fit_rate_with_linear_factor(steps: NDArray[Any], values: NDArray[np.float64]) -> float:
     """ln(rho) of the least-squares fit of ln(value) = c + ln(1 + r n) + n ln(rho), r >= 0.
 
@@ -189,14 +129,3 @@ def fit_rate_with_linear_factor(steps: NDArray[Any], values: NDArray[np.float64]
         if residual.size and residual[0] < best:
             best, rate = float(residual[0]), float(coefficients[0])
     return rate
-
-
-def _flat(trial: Trial, adjoint: Any, num_steps: int) -> NDArray[np.float64]:
-    """All leaves but z0, which the implicit gradient has not, as one vector; NaN where a leaf got none."""
-    gradients = trial.observe(adjoint, num_steps=num_steps).gradients
-    parts = [
-        np.array([math.nan]) if value is None else to_numpy(value).ravel()
-        for leaf, value in gradients.items()
-        if leaf != "z0"
-    ]
-    return np.concatenate(parts)

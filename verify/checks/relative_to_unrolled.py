@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from verify.case import Case
+from verify.checks._check import Check
+from verify.checks._where import referred
+from verify.criteria import SELDOM, Criterion
+from verify.plan import Place
+from verify.reading import GREATER
 from verify.reference import RoundingScale, difference
 from verify.result import Measurement
 from verify.subject import Adjoint
@@ -13,6 +21,12 @@ from verify.trial.trial import Trial, cost, to_numpy
 
 
 BENIGN = 1.5
+
+
+def places(case: Case) -> Iterator[Place]:
+    """One row."""
+    del case
+    yield Place(adjoint="reversible", target="n-step", leaf="all leaves")
 
 
 def check_relative_to_unrolled(trial: Trial) -> list[Measurement]:
@@ -24,8 +38,8 @@ def check_relative_to_unrolled(trial: Trial) -> list[Measurement]:
     luck.
 
     Returns:
-        One row, or none where rounding is predicted to cost the reversible gradient more than 1.5 times as much as the
-        unrolled one: there "gradient" judges it.
+        One row; without power where rounding is predicted to cost the reversible gradient more than 1.5 times as much
+        as the unrolled one: there "gradient" judges it.
 
     How this can fail: sums in a narrower dtype than autograd's, states narrower than asked for.
 
@@ -35,20 +49,23 @@ def check_relative_to_unrolled(trial: Trial) -> list[Measurement]:
     case = trial.case
     expected = trial.references.n_step(trial.problem, case.beta, case.num_steps)
     reversal, stored = (_spread(trial, trial.scale(kind)) for kind in ("reversible", "unrolled"))
-    if not reversal <= BENIGN * stored or stored == 0:
-        return []
+    power = reversal / stored if stored > 0 else math.inf
+    if not power <= BENIGN:
+        reason = f"reversal is predicted to cost {power:.2g} times the rounding, more than {BENIGN:g}"
+        at: dict[str, Any] = {"leaf": "all leaves", "target": "n-step", "power": power, "reason": reason}
+        return [trial.row("reversible", status="no-power", **at, **cost(trial.observe("reversible")))]
     reversible, unrolled = (_error(trial, adjoint) for adjoint in ("reversible", "unrolled"))
     return [
         trial.row(
-            "relative-to-unrolled",
             "reversible",
             leaf="all leaves",
             target="n-step",
             got=reversible,
             expected=unrolled,
             measured=reversible / max(unrolled, stored),
-            unit="relative",
             scale=max(unrolled, stored),
+            size=stored,
+            power=power,
             uncertainty=max(expected.uncertainty.values()),
             **cost(trial.observe("reversible")),
         )
@@ -78,3 +95,25 @@ def _error(trial: Trial, adjoint: Adjoint) -> float:
             return math.nan
         total += float(np.sum(difference(to_numpy(got), gradient) ** 2))
     return math.sqrt(total)
+
+
+CHECK = Check(
+    name="relative-to-unrolled",
+    topic="gradients",
+    criterion=Criterion(
+        claim="the reversible gradient is at most 3 times as wrong as the unrolled one of the same dtype",
+        comparison="<=",
+        threshold=3.0,
+        why="A12, where the error model predicts that reversal costs at most 1.5 times the rounding (THEORY M1)",
+        unit="relative",
+        reading=GREATER,
+        power=BENIGN,
+        effective=SELDOM,
+        reference=True,
+        observed="args",
+    ),
+    kills=("float32-accumulators", "float32-cotangents"),
+    applies=referred,
+    places=places,
+    rows=check_relative_to_unrolled,
+)

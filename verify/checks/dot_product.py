@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from verify.criteria import LOGIC_POWER
+from verify.case import Case
+from verify.checks._check import Check
+from verify.checks._where import probe
+from verify.criteria import LOGIC_POWER, RATIO_LIMIT, RATIO_WHY, Criterion
+from verify.plan import Place
+from verify.reading import POWERED_DIFFERENCE
 from verify.result import Measurement, Status
 from verify.trial.ratio import rms
 from verify.trial.trial import Trial, to_numpy
+
+
+def places(case: Case) -> Iterator[Place]:
+    """One row."""
+    del case
+    yield Place(adjoint="reversible", target="n-step", leaf="all leaves")
 
 
 def check_dot_product(trial: Trial) -> list[Measurement]:
@@ -43,11 +55,11 @@ def check_dot_product(trial: Trial) -> list[Measurement]:
         "tuple[Tensor | None, ...]",
         torch.autograd.grad([solved.z1, solved.y1], list(leaves.values()), cotangents, allow_unused=True),
     )
-    common = {"leaf": "all leaves", "unit": "ratio R", "target": "n-step"}
+    common = {"leaf": "all leaves", "target": "n-step"}
     found = {leaf: value for leaf, value in zip(leaves, gradients, strict=True) if value is not None}
     if len(found) < len(leaves):
         reason = f"no gradient for {', '.join(leaf for leaf in leaves if leaf not in found)}"
-        return [trial.row("dot-product", "reversible", status="failed", reason=reason, **common)]
+        return CHECK.failed(trial, reason)
     tangents = _push(trial, leaves, directions)
     terms = [_inner(tangent, cotangent) for tangent, cotangent in zip(tangents, cotangents, strict=True)]
     pulled = [_inner(gradient, directions[leaf]) for leaf, gradient in found.items()]
@@ -59,12 +71,12 @@ def check_dot_product(trial: Trial) -> list[Measurement]:
     status: Status = "measured" if power <= LOGIC_POWER else "no-power"
     return [
         trial.row(
-            "dot-product",
             "reversible",
             got=sum(pulled),
             expected=sum(terms),
             measured=abs(sum(terms) - sum(pulled)) / scale,
             scale=scale,
+            size=size,
             power=power,
             status=status,
             reason="" if status == "measured" else f"rounding is {power:.2g} of the gradient",
@@ -102,3 +114,23 @@ def _signed(random: np.random.Generator, value: Tensor) -> Tensor:
 
 def _inner(left: Tensor, right: Tensor) -> float:
     return math.fsum((to_numpy(left) * to_numpy(right)).ravel())
+
+
+CHECK = Check(
+    name="dot-product",
+    topic="gradients",
+    criterion=Criterion(
+        claim="<J v, w> = <v, J^T w> for forward-mode J and the subject's J^T",
+        comparison="<=",
+        threshold=RATIO_LIMIT,
+        why=RATIO_WHY,
+        unit="ratio R",
+        reading=POWERED_DIFFERENCE,
+        power=LOGIC_POWER,
+        logic=True,
+    ),
+    kills=("jacobian-not-transposed", "relative-error-1e-9"),
+    applies=probe,
+    places=places,
+    rows=check_dot_product,
+)

@@ -6,8 +6,10 @@ of f show the states after each of its steps.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,13 @@ from torch import Tensor
 
 from revdeq.rates import forward_majorant
 from verify.case import Case
+from verify.plan import CurveKey, PlannedCurve
 from verify.rate_study.fixtures import FIXTURES, Batch, Fixture, batch_of
 from verify.rate_study.regression import RateFit, fit_rates
 from verify.rate_study.rounding import forward_floor, local_error
+from verify.result import Curve
 from verify.subject import Settings, Subject
+from verify.trial.bench import Bench
 from verify.trial.observation import Calls, watched
 
 
@@ -57,6 +62,7 @@ class Sweep:
         errors: |z_n - z*| for n = 0, ..., N, shape (C, N + 1); NaN for maps that were left out.
         bound: what the majorant of the contraction constant and rounding allow of it, NaN where it does not converge.
         predicted: spectral rate of a step.
+        growth: what the majorant grows by in a step, |1 - beta| + beta k; it bounds something below 1.
         fit: rates fitted to the component of the error along the slowest mode, above the round-off floor.
     """
 
@@ -64,6 +70,7 @@ class Sweep:
     batch: Batch
     errors: Floats
     bound: Floats
+    growth: Floats
     predicted: Floats
     fit: RateFit
 
@@ -79,6 +86,42 @@ class Sweep:
         """
         of_fixture = np.array([name == fixture.name for name in self.batch.names])
         return of_fixture & (self.fit.log_uncertainty <= SHARP) & (fixture.linear | (self.predicted < 1))
+
+
+@dataclass
+class GridBench(Bench):
+    """What a check of the grid is given.
+
+    Args:
+        case: as in `Bench`; so are subject and options.
+        constants: contraction constants of the maps.
+    """
+
+    constants: tuple[float, ...] = CONSTANTS
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """The solve of all maps, made once.
+
+        Raises:
+            Exception: whatever the subject raises.
+        """
+        return sweep(self.subject, self.case, self.constants)
+
+    @property
+    def made(self) -> Sweep | None:
+        """The solve, None where none was asked for, or it raised."""
+        return self.__dict__.get("sweep")
+
+
+@cache
+def families() -> Mapping[str, tuple[Fixture, ...]]:
+    """The fixtures by spectrum, whether W is normal, and whether the map is linear."""
+    found: dict[str, tuple[Fixture, ...]] = {}
+    for fixture in FIXTURES:
+        label = fixture.spectrum + ("" if fixture.normal else ", not normal") + ("" if fixture.linear else ", tanh")
+        found[label] = (*found.get(label, ()), fixture)
+    return MappingProxyType(found)
 
 
 @cache
@@ -119,8 +162,12 @@ def sweep(subject: Subject, case: Case, constants: tuple[float, ...] = CONSTANTS
     typical, most = (local_error(batch, case.beta, dtype, size, typical=typical) for typical in (True, False))
     floor = weight * forward_floor(case.beta, batch.lipschitz, predicted, typical)
     fit = fit_rates(np.where(held[:, None], component.abs().numpy(), np.nan), floor)
-    bound = _bound(case, batch, errors[:, 0], forward_floor(case.beta, batch.lipschitz, predicted, most))
-    return Sweep(case, batch, errors, bound, predicted, fit)
+    # The spectral norms that stand for k are themselves rounded.
+    lipschitz = batch.lipschitz * (1 + 2.0**-40)
+    growth = abs(1 - case.beta) + case.beta * lipschitz
+    floor = forward_floor(case.beta, batch.lipschitz, predicted, most)
+    bound = np.where(growth[:, None] < 1, _bound(case, lipschitz, errors[:, 0], floor), np.nan)
+    return Sweep(case, batch, errors, bound, growth, predicted, fit)
 
 
 def _iterates(
@@ -148,14 +195,45 @@ def _iterates(
     return first, second
 
 
-def _bound(case: Case, batch: Batch, start: Floats, floor: Floats) -> Floats:
-    # The spectral norms that stand for k are themselves rounded.
-    lipschitz = batch.lipschitz * (1 + 2.0**-40)
+def _bound(case: Case, lipschitz: Floats, start: Floats, floor: Floats) -> Floats:
     majorant = forward_majorant(case.beta, torch.tensor(lipschitz)).numpy()
     pair = np.stack([start, start], axis=1)
     bounds = [start + floor]
     for _ in range(case.num_steps):
         pair = (majorant @ pair[:, :, None])[:, :, 0]
         bounds.append(pair[:, 1] + floor)
-    converges = abs(1 - case.beta) + case.beta * lipschitz < 1
-    return np.where(converges[:, None], np.stack(bounds, axis=1), np.nan)
+    return np.stack(bounds, axis=1)
+
+
+def grid_curves(sweeps: Sequence[Sweep]) -> Iterator[Curve]:
+    """For each map and dtype its fitted rate against beta; NaN where the fit is not sharp."""
+    by_name = {fixture.name: fixture for fixture in FIXTURES}
+    for dtype in PRECISIONS:
+        own = [found for found in sweeps if found.case.dtype == dtype]
+        for place, name in enumerate(own[0].batch.names if own else ()):
+            sharp = [bool(found.sharp(by_name[name])[place]) for found in own]
+            fits = [(float(f.fit.rate[place]), float(f.fit.log_uncertainty[place])) for f in own]
+            yield Curve(
+                name="rate-against-beta",
+                problem=f"{name} k={own[0].batch.constants[place]:g}",
+                solver="reversible",
+                dtype=dtype,
+                state_dtype=dtype,
+                device=own[0].case.device,
+                x_name="relaxation parameter beta",
+                y_name="rate per step",
+                x=tuple(found.case.beta for found in own),
+                y=tuple(rate if good else np.nan for (rate, _), good in zip(fits, sharp, strict=True)),
+                predicted=tuple(float(found.predicted[place]) for found in own),
+                band=tuple(r * u if good else np.nan for (r, u), good in zip(fits, sharp, strict=True)),
+            )
+
+
+def planned_grid_curves(device: str) -> Iterator[tuple[CurveKey, PlannedCurve]]:
+    """The curves of the grid; see `grid_curves`."""
+    batch = _batch(CONSTANTS)
+    for dtype in PRECISIONS:
+        for name, constant in zip(batch.names, batch.constants, strict=True):
+            problem = f"{name} k={constant:g}"
+            key = ("rate-against-beta", problem, "reversible", "", "", None, dtype, dtype, device)
+            yield key, PlannedCurve(BETAS, True)
