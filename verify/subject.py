@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -105,8 +105,8 @@ class RevdeqSubject:
         solution = revdeq.solve(
             function, z0, args, solver=_solver(settings), adjoint=_adjoint(settings), max_steps=settings.num_steps
         )
-        z1, y1 = cast("Tensor", solution.z1), cast("Tensor", solution.y1)
-        return Solved(z1, y1, solution.num_steps)
+        assert solution.y1 is not None
+        return Solved(solution.z1, solution.y1, solution.num_steps)
 
     def reconstruct(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> list[tuple[Tensor, Tensor]]:
         """As `Subject.reconstruct`: `Reversible.step`, undone by `undo_z` and `undo_y`."""

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from revdeq import GradientError
-from verify.checks.memory import Allocations
 from verify.result import Curve
 from verify.studies.rounding.errors import STEPS_NAME
 from verify.studies.rounding.modes import MODES, Mode, ModeName, gradients, run
+from verify.trial.memory import Allocations
 
 
 COMPARED: tuple[ModeName, ...] = ("floating", "wide", "bitwise", "checkpointed", "unrolled")
