@@ -166,6 +166,9 @@ def _reference_problem(row: Measurement) -> str:
 def _judge_whole(results: Results) -> Iterator[Finding]:
     if not results.complete:
         yield _about_run("run", "complete is true", "the run was interrupted, or measured a part only")
+    for item in results.not_measured:
+        if item.failed:
+            yield _about_run("run", "every task measured", f"{item.what} failed: {item.why}")
     if not results.measurements:
         yield _about_run("run", "at least one row", "the results hold no measurement")
     drawn = {curve.name for curve in results.curves if curve.x}

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from verify.json_file import write_text
 from verify.result import Results
-from verify.result_file import write_text
 
 
 SCHEMA = "revdeq-ledger"

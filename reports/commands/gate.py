@@ -14,9 +14,10 @@ from reports.merge import merge
 from reports.text import plural
 from reports.verdict import counts, headline
 from verify.gate import judge
+from verify.json_file import write_text
 from verify.ledger import read_ledger, record as record_run, write_ledger
 from verify.result import Results
-from verify.result_file import read_results, write_text
+from verify.result_file import read_results
 
 
 def gate(

@@ -14,8 +14,8 @@ from reports.commands.progress import progress
 from reports.commands.status import leave, user_errors
 from reports.markdown import plain
 from verify.criteria import CRITERIA
+from verify.json_file import write_text
 from verify.result import FaultRecord
-from verify.result_file import write_text
 
 
 def selftest(

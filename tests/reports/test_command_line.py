@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from reports import command
 from reports.cli import app
 from verify.case import CaseError
-from verify.result import FaultRecord
+from verify.result import FaultRecord, NotMeasured
 from verify.result_file import read_results, to_json, write_results
+from verify.run import Limits
 from verify.subject import SubjectError
 from verify.sweep import SweepError
 
@@ -265,6 +266,34 @@ def test_verify_of_one_case_judges_it_at_once(run, measured, tmp_path):
     assert " 0 failed, 0 without power." in done.stdout
     nothing = run("verify", "--only", "tanh/reversible/beta=0.5/N=5/float64/cpu", "--out", tmp_path)
     assert nothing.exit_code == 1
+
+
+def test_verify_names_each_task_that_failed_and_has_status_1(run, monkeypatch, synthetic_run, tmp_path):
+    left = (
+        NotMeasured(what="task kepler beta=0.5 cpu", why="it took longer than 8 s"),
+        NotMeasured(what="CUDA", why="no device on this machine"),
+    )
+
+    def fall_short(*arguments, **options):
+        del arguments, options
+        return replace(synthetic_run, complete=False, not_measured=left)
+
+    monkeypatch.setattr("verify.sweep.run", fall_short)
+    done = run("verify", "--out", tmp_path)
+    assert done.exit_code == 1
+    assert done.stderr == "task kepler beta=0.5 cpu failed: it took longer than 8 s\n"
+
+
+def test_verify_hands_its_limits_on(run, measured, tmp_path):
+    assert run("verify", "--task-seconds", 8, "--task-memory", 1.5, "--out", tmp_path).exit_code == 0
+    assert measured["limits"] == Limits(seconds=8.0, memory=3 << 29)
+
+
+@pytest.mark.parametrize("option", ["--task-seconds", "--task-memory"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan"])
+def test_verify_with_a_limit_that_allows_nothing_has_status_2(run, measured, tmp_path, option, value):
+    assert run("verify", option, value, "--out", tmp_path).exit_code == 2
+    assert measured == {}
 
 
 @pytest.mark.parametrize(

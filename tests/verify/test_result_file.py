@@ -39,9 +39,9 @@ GOOD = Results(
     selftest=(FaultRecord(fault="honest", description="", killed_by=(), expected=False),),
 )
 
-text = st.text(max_size=8)
+text = st.text(st.characters(codec="utf-8"), max_size=8).filter(str.isprintable)
 number = st.none() | st.floats()
-integer = st.none() | st.integers(-(2**70), 2**70)
+integer = st.none() | st.integers(-(2**63) + 1, 2**63 - 1)
 measurements = st.builds(
     Measurement,
     check=text,

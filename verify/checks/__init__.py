@@ -88,7 +88,9 @@ def measure(check: str, trial: Trial) -> list[Measurement]:
     try:
         with torch.enable_grad():
             return CHECKS[check](trial)
-    except Exception as error:  # noqa: BLE001  (whatever a subject raises is a finding, and the other checks go on)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  (whatever a subject raises is a finding, SystemExit too)
         frames = traceback.extract_tb(error.__traceback__)
         place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
         reason = f"{type(error).__name__}: {error}{place}"

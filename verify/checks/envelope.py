@@ -137,6 +137,8 @@ def _rows(
         if steps < CAP / CRITERIA["envelope-near"].threshold:
             farthest = reach(error, steps, tolerance) if found <= tolerance else steps
             rows.append(row("envelope-near", float(farthest), float(steps)))
-    except Exception as problem:  # noqa: BLE001  (whatever a subject raises is a finding, and the other rows go on)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:  # noqa: BLE001  (whatever a subject raises is a finding, SystemExit too)
         return [row("envelope-safe", None, tolerance, "failed", f"{type(problem).__name__}: {problem}")]
     return rows

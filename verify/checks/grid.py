@@ -151,7 +151,9 @@ def _replayed(rows: list[Measurement], options: Sequence[str]) -> list[Measureme
 def _tried(subject: Subject, case: Case, constants: tuple[float, ...]) -> Sweep | str:
     try:
         return sweep(subject, case, constants)
-    except Exception as error:  # noqa: BLE001  (whatever a subject raises is a finding, and the other cases go on)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  (whatever a subject raises is a finding, SystemExit too)
         return f"{type(error).__name__}: {error}"
 
 
