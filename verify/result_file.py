@@ -21,6 +21,8 @@ from verify.result import Results, ResultsError
 
 SCHEMA = "revdeq-results"
 VERSION = 1
+MOST_NAMED = 5
+"""Unknown or missing keys that a message names."""
 
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -53,7 +55,7 @@ def from_json(data: object) -> Results:
     values = cast("dict[str, Any]", data)
     if values.get("schema") != SCHEMA:
         raise ResultsError(f"schema is {values.get('schema')!r}, not {SCHEMA!r}: give a file that revdeq verify wrote.")
-    if values.get("version") != VERSION:
+    if type(values.get("version")) is not int or values["version"] != VERSION:
         raise ResultsError(
             f"schema version is {values.get('version')!r} and this revdeq reads version {VERSION}: "
             "read it with the revdeq that wrote it, or run revdeq verify again."
@@ -188,8 +190,8 @@ def _decode_object(value: object, kind: type[T], path: _Path) -> T:
         raise _wrong(path, value, "an object")
     values = cast("dict[str, object]", value)
     hints = _hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    missing = [name for name in hints if name not in values]
+    unknown = sorted(set(values) - set(hints))[:MOST_NAMED]
+    missing = [name for name in hints if name not in values][:MOST_NAMED]
     if unknown or missing:
         raise ResultsError(
             f"{path.text} lacks {missing} and has unknown {unknown}: "

@@ -12,6 +12,7 @@ from reports.commands.scheduler import executor
 from reports.commands.status import FALLS_SHORT, HOLDS, leave, user_errors
 from reports.text import plural
 from verify.gate import judge_row
+from verify.json_file import printable
 from verify.result import Results
 
 
@@ -53,7 +54,7 @@ def verify(
         )
     failed = [item for item in results.not_measured if item.failed]
     for item in failed:
-        typer.echo(f"{item.what} failed: {item.why}", err=True)
+        typer.echo(printable(f"{item.what} failed: {item.why}"), err=True)
     checks = {row.check for row in results.measurements}
     cases = {row.case for row in results.measurements}
     typer.echo(

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verify.json_file import printable
+
 
 TICK = 0.1
 """Seconds between two looks at limits and at a wish to stop."""
@@ -101,7 +103,7 @@ class Process:
             self.end()
             raise
         if kind == "raised":
-            raise TaskError(value)
+            raise TaskError(printable(value))
         return value
 
     def end(self) -> None:
@@ -197,7 +199,7 @@ class _Call:
 
     def _words(self) -> str:
         words = " ".join(self._last.decode(errors="replace").split())
-        return f"; its last words: {words}" if words else ""
+        return f"; its last words: {printable(words)}" if words else ""
 
 
 def _size(count: int) -> str:
