@@ -15,8 +15,8 @@ from reports.text import plural
 from reports.verdict import counts, headline
 from verify.gate import judge
 from verify.json_file import write_text
-from verify.ledger import read_ledger, record as record_run, write_ledger
-from verify.result import Results
+from verify.known_failures import excuse, read_known_failures
+from verify.ledger import read_ledger
 from verify.result_file import read_results
 
 
@@ -25,7 +25,9 @@ def gate(
     ledger: Annotated[
         Path | None, typer.Option(help="a ledger of earlier runs that this one may not fall behind")
     ] = None,
-    record: Annotated[Path | None, typer.Option(help="a ledger to record this run in, if it holds")] = None,
+    known: Annotated[
+        Path | None, typer.Option(help="a file of known failures, each with its reason and the day on which it ends")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for report.md and junit.xml")] = None,
     most: Annotated[int, typer.Option(min=1, help="how many findings to print")] = 50,
 ) -> None:
@@ -33,6 +35,8 @@ def gate(
     with user_errors():
         run = read_results(results)
         judgement = judge(run, ledger=None if ledger is None else read_ledger(ledger))
+        if known is not None:
+            judgement = excuse(judgement, read_known_failures(known))
         dossier = merge([run], [judgement])
         failures = judgement.failures
         for finding in failures[:most]:
@@ -43,15 +47,4 @@ def gate(
         if out is not None:
             write_text(to_markdown(dossier), out / "report.md")
             write_text(to_junit(dossier), out / "junit.xml")
-        if record is not None:
-            _record(run, record, dossier.holds)
         leave(dossier.holds)
-
-
-def _record(results: Results, path: Path, held: bool) -> None:
-    """Put a run that holds into a ledger, beside what is recorded there of other environments."""
-    if not held:
-        typer.echo(f"{path} is left as it was: only a run that holds is recorded.")
-        return
-    write_ledger(record_run(results, read_ledger(path) if path.exists() else None), path)
-    typer.echo(f"recorded in {path}")

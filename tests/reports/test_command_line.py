@@ -197,9 +197,15 @@ def test_plan_of_a_meaningless_wish_has_status_2(run, arguments):
     assert "Traceback" not in done.output
 
 
+def accepted(run, path, ledger, *more):
+    return run("ledger", "accept", path, "--ledger", ledger, "--who", "Ada", "--why", "a test", *more)
+
+
 def test_gate_with_a_ledger_closes_on_lost_bits(run, build_results, one_curve_of_each_kind, good_file, tmp_path):
     ledger = tmp_path / "ledger.json"
-    assert run("gate", good_file, "--record", ledger).exit_code == 0
+    done = accepted(run, good_file, ledger)
+    assert done.exit_code == 0, done.output
+    assert "1 run so far" in done.stdout
 
     def worsen(row):
         return replace(row, measured=9.0) if (row.check, row.problem) == ("gradient", "tanh") else row
@@ -209,14 +215,40 @@ def test_gate_with_a_ledger_closes_on_lost_bits(run, build_results, one_curve_of
     assert run("gate", worse).exit_code == 0
     done = run("gate", worse, "--ledger", ledger)
     assert done.exit_code == 1
-    assert "bits above the ledger's" in done.stdout
+    assert "bits above the ledger's best" in done.stdout
+    before = ledger.read_bytes()
+    done = accepted(run, worse, ledger)
+    assert done.exit_code == 2
+    assert "never raised" in done.stderr
+    assert accepted(run, good_file, ledger).exit_code == 2
+    assert ledger.read_bytes() == before
 
 
-def test_gate_does_not_record_what_falls_short(run, bad_file, tmp_path):
-    done = run("gate", bad_file, "--record", tmp_path / "ledger.json")
+def test_what_falls_short_is_not_accepted(run, bad_file, tmp_path):
+    done = accepted(run, bad_file, tmp_path / "ledger.json")
     assert done.exit_code == 1
-    assert "only a run that holds is recorded" in done.stdout
+    assert "only a run that holds is accepted" in done.stdout
     assert not (tmp_path / "ledger.json").exists()
+
+
+def test_accepting_asks_for_a_reason(run, good_file, tmp_path):
+    assert run("ledger", "accept", good_file, "--ledger", tmp_path / "ledger.json").exit_code == 2
+    assert not (tmp_path / "ledger.json").exists()
+
+
+def test_gate_sets_known_failures_apart(run, bad_file, tmp_path):
+    rows = [row for row in read_results(bad_file).measurements if row.check == "linear"]
+    failures = [
+        {"check": "linear", "case": case, "leaf": "", "reason": "issue 7", "expires": "9999-12-31"}
+        for case in dict.fromkeys(row.case for row in rows)
+    ]
+    data = {"schema": "revdeq-known-failures", "version": 1, "failures": failures}
+    (tmp_path / "known.json").write_text(json.dumps(data))
+    done = run("gate", bad_file, "--known", tmp_path / "known.json", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert f"{len(rows)} known failures (counted, not passed)" in done.stdout
+    (tmp_path / "known.json").write_text(json.dumps(data | {"failures": failures[1:]}))
+    assert run("gate", bad_file, "--known", tmp_path / "known.json").exit_code == 1
 
 
 @pytest.mark.parametrize("text", [None, "{", '{"schema": "revdeq-ledger", "version": 7}'])
