@@ -31,6 +31,7 @@ from verify.run.files import unchanged
 from verify.run.folder import claimed, set_aside
 from verify.run.measuring import inspect_subject, replay_and_encode
 from verify.run.parts import Part, Parts, decode_part
+from verify.run.shards import FILES, SHARD, Shard, is_shard
 from verify.run.tasks import Progress, SweepError as SweepError, TaskRun
 from verify.run.workers import memory_share, processors
 from verify.studies import studies_left_out
@@ -40,8 +41,6 @@ from verify.subject import SubjectError
 DEVICES = ("cpu", "cuda", "all")
 RESULTS = "results.json"
 PARTIAL = "partial"
-FILES = "subject_files"
-"""Key of the environment block under which the files of a foreign subject stand, with their digests."""
 
 
 def run(
@@ -50,6 +49,7 @@ def run(
     subject: str = "revdeq",
     *,
     only: str | None = None,
+    shard: Shard | None = None,
     executor: Executor | None = None,
     limits: Limits | None = None,
     out: str | Path,
@@ -64,6 +64,8 @@ def run(
         device: "cpu", "cuda", or "all" for those that this machine has.
         subject: what is verified, a name for `verify.subject.load_subject`.
         only: id of one case, measured alone; the results are then those of a replay and not of a run.
+        shard: which share of the tasks to measure; None for all. Its results say so, and are for
+            `verify.run.shards.merge_shards` to put together.
         executor: where tasks run; None for one process per processor. Tasks change global states of torch for as long
             as they run, so an executor must give each its own process, or run one at a time.
         limits: what each task may use, where `executor` is None; None for an hour and an equal share of the memory.
@@ -86,6 +88,8 @@ def run(
     _validate(profile, device)
     out = Path(out)
     planned = tasks(profile, _devices(device)) if only is None else ()
+    if shard is not None:
+        planned = shard.share(planned)
     if only is not None:
         _validate_case(only)
     devices = {task.device for task in planned} if only is None else {Case.parse(only).device}
@@ -99,7 +103,7 @@ def run(
             results = _replay(shell, only, workers)
             write_results(results, out / RESULTS)
             return results
-        finished = None if fresh else _finished(out / RESULTS, shell, device, files)
+        finished = None if fresh else _finished(out / RESULTS, shell, device, shard, files)
         if finished is not None:
             if progress is not None:
                 progress(len(planned), len(planned), f"taken up from {out / RESULTS}, measured {finished.started}")
@@ -109,13 +113,14 @@ def run(
         tried = TaskRun(planned, subject, parts, files, progress)
         tried.run(workers, fresh)
         shell.environment.update({FILES: tried.files} if tried.files else {})
-        results = shell.results(
-            parts=[tried.done[task] for task in planned if task in tried.done],
-            complete=not tried.failed,
-            not_measured=(*tried.failed.values(), *_absent(device), *left_out(profile), *studies_left_out(subject)),
-        )
+        done = {task: tried.done[task] for task in planned if task in tried.done}
+        left = (*tried.failed.values(), *_absent(device), *left_out(profile), *studies_left_out(subject))
+        if shard is not None:
+            shell.environment[SHARD] = shard.describe(_devices(device), done)
+            left = (*left, shard.left_out)
+        results = shell.results([*done.values()], complete=not tried.failed and shard is None, not_measured=left)
         write_results(results, out / RESULTS)
-        if results.complete:
+        if not tried.failed:
             parts.forget(task.name for task in planned)
         return results
 
@@ -243,12 +248,12 @@ def _absent(device: str) -> tuple[NotMeasured, ...]:
 
 def _key(environment: dict[str, Any]) -> str:
     """Digest of everything that a number may depend on, the subject apart: sources, libraries, machine."""
-    depends = {name: value for name, value in environment.items() if name not in ("commit", "dirty", FILES)}
+    depends = {name: value for name, value in environment.items() if name not in ("commit", "dirty", FILES, SHARD)}
     return hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _finished(path: Path, shell: _Shell, device: str, files: dict[str, str]) -> Results | None:
-    """Results of the same sources, subject, profile and devices, if they are there whole."""
+def _finished(path: Path, shell: _Shell, device: str, shard: Shard | None, files: dict[str, str]) -> Results | None:
+    """Results of the same sources, subject, profile, devices and shard, if they are there whole."""
     if not path.is_file():
         return None
     try:
@@ -256,13 +261,14 @@ def _finished(path: Path, shell: _Shell, device: str, files: dict[str, str]) -> 
     except ResultsError:
         # Not ours to read: it is moved aside.
         return None
-    same = found.profile == shell.profile and found.subject == shell.subject and found.complete
+    whole = (found.complete or shard is not None) and not any(item.failed for item in found.not_measured)
+    same = whole and found.profile == shell.profile and found.subject == shell.subject and is_shard(found, shard)
     devices = {row.device for row in found.measurements}
     recorded: dict[str, str] = found.environment.get(FILES, {})
     if (
         same
         and _key(found.environment) == _key(shell.environment)
-        and devices == set(_devices(device))
+        and (devices == set(_devices(device)) or shard is not None)
         and unchanged(recorded, files)
     ):
         return found

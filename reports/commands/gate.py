@@ -13,10 +13,11 @@ from reports.markdown import to_markdown
 from reports.merge import merge
 from reports.text import plural
 from reports.verdict import counts, headline
-from verify.gate import judge
+from verify.gate import Judgement, judge
 from verify.json_file import write_text
 from verify.known_failures import excuse, read_known_failures
 from verify.ledger import read_ledger
+from verify.result import Results
 from verify.result_file import read_results
 
 
@@ -37,14 +38,29 @@ def gate(
         judgement = judge(run, ledger=None if ledger is None else read_ledger(ledger))
         if known is not None:
             judgement = excuse(judgement, read_known_failures(known))
-        dossier = merge([run], [judgement])
-        failures = judgement.failures
-        for finding in failures[:most]:
-            typer.echo(finding.text())
-        if len(failures) > most:
-            typer.echo(f"and {plural(len(failures) - most, 'more finding')}; --most N prints more of them.")
-        typer.echo(f"{headline(dossier)}. {counts(dossier)}")
-        if out is not None:
-            write_text(to_markdown(dossier), out / "report.md")
-            write_text(to_junit(dossier), out / "junit.xml")
-        leave(dossier.holds)
+        leave(show_verdict(run, judgement, out, most))
+
+
+def show_verdict(run: Results, judgement: Judgement, out: Path | None, most: int) -> bool:
+    """Print what is against a run and its verdict, and write both for pull requests and CI pages.
+
+    Args:
+        run: what was measured.
+        judgement: what the gate says of it.
+        out: folder for report.md and junit.xml; None for neither.
+        most: how many findings to print.
+
+    Returns:
+        Whether it holds.
+    """
+    dossier = merge([run], [judgement])
+    failures = judgement.failures
+    for finding in failures[:most]:
+        typer.echo(finding.text())
+    if len(failures) > most:
+        typer.echo(f"and {plural(len(failures) - most, 'more finding')}; --most N prints more of them.")
+    typer.echo(f"{headline(dossier)}. {counts(dossier)}")
+    if out is not None:
+        write_text(to_markdown(dossier), out / "report.md")
+        write_text(to_junit(dossier), out / "junit.xml")
+    return dossier.holds

@@ -22,6 +22,9 @@ def verify(
     device: Annotated[Literal["cpu", "cuda", "all"], typer.Option(help="where; all is what this machine has")] = "cpu",
     subject: Annotated[str, typer.Option(help="what to verify: revdeq, MODULE or MODULE:ATTRIBUTE")] = "revdeq",
     only: Annotated[str | None, typer.Option(help="id of one case to measure alone and judge at once")] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="share of the tasks to measure, such as 2/4; revdeq merge puts them together")
+    ] = None,
     scheduler: Annotated[str | None, typer.Option(help="address of a dask.distributed scheduler")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="measure again what is measured already")] = False,
     task_seconds: Annotated[float, typer.Option(help="seconds after which a task is given up")] = 3600.0,
@@ -37,10 +40,14 @@ def verify(
     # Imported here, because torch takes seconds and the commands that only read results do without it.
     from verify.case import CaseError
     from verify.run import Limits
+    from verify.run.shards import Shard
     from verify.subject import SubjectError
     from verify.sweep import RESULTS, SweepError, run
 
+    if only is not None and shard is not None:
+        raise typer.BadParameter("--only and --shard were given: give one of them.")
     try:
+        share = None if shard is None else Shard.parse(shard)
         limits = Limits(seconds=task_seconds, memory=None if task_memory is None else int(task_memory * 2**30))
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(str(error)) from None
@@ -50,7 +57,16 @@ def verify(
         progress("verify") as show,
     ):
         results = run(
-            profile, device, subject, only=only, executor=pool, limits=limits, out=out, progress=show, fresh=fresh
+            profile,
+            device,
+            subject,
+            only=only,
+            shard=share,
+            executor=pool,
+            limits=limits,
+            out=out,
+            progress=show,
+            fresh=fresh,
         )
     failed = [item for item in results.not_measured if item.failed]
     for item in failed:

@@ -191,7 +191,10 @@ def judge() -> Judge:
 def few_rows_suffice(judge: Judge) -> Generator[None]:
     """Lets the outputs and commands judge by the same table as the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        for place in ("reports.merge", *(f"reports.commands.{name}" for name in ("gate", "compare", "ledger"))):
+        for place in (
+            "reports.merge",
+            *(f"reports.commands.{name}" for name in ("gate", "compare", "ledger", "merge")),
+        ):
             patch.setattr(f"{place}.judge", judge)
         yield
 

@@ -16,6 +16,7 @@ from verify.case import CaseError
 from verify.result import FaultRecord, NotMeasured
 from verify.result_file import read_results, to_json, write_results
 from verify.run import Limits
+from verify.run.shards import Shard
 from verify.subject import SubjectError
 from verify.sweep import SweepError
 
@@ -319,6 +320,29 @@ def test_verify_names_each_task_that_failed_and_has_status_1(run, monkeypatch, s
 def test_verify_hands_its_limits_on(run, measured, tmp_path):
     assert run("verify", "--task-seconds", 8, "--task-memory", 1.5, "--out", tmp_path).exit_code == 0
     assert measured["limits"] == Limits(seconds=8.0, memory=3 << 29)
+
+
+def test_verify_of_a_shard_asks_for_it(run, measured, tmp_path):
+    assert run("verify", "--shard", "2/4", "--out", tmp_path).exit_code == 0
+    assert measured["shard"] == Shard(2, 4)
+    assert run("verify", "--shard", "5/4", "--out", tmp_path).exit_code == 2
+    assert run("verify", "--shard", "2/4", "--only", "a", "--out", tmp_path).exit_code == 2
+
+
+def test_merge_judges_the_run_of_its_shards(run, monkeypatch, good_file, bad_file, tmp_path):
+    assert run("merge", good_file, "--out", tmp_path / "merged").exit_code == 2
+    assert not (tmp_path / "merged").exists()
+
+    def put_together(shards, command):
+        return shards[0]
+
+    monkeypatch.setattr("verify.run.shards.merge_shards", put_together)
+    held = run("merge", good_file, "--out", tmp_path / "merged")
+    assert held.exit_code == 0, held.output
+    assert held.stdout.startswith("holds: ")
+    assert run("merge", bad_file, "--out", tmp_path / "merged").exit_code == 1
+    names = {path.name for path in (tmp_path / "merged").iterdir()}
+    assert names == {"results.json", "results.1.json", "report.md", "junit.xml"}
 
 
 @pytest.mark.parametrize("option", ["--task-seconds", "--task-memory"])

@@ -27,6 +27,12 @@ class SweepError(RuntimeError):
     """A sweep that cannot run or was cut short; the message says why and what to do."""
 
 
+def longest_first(tasks: Sequence[Task]) -> list[Task]:
+    """Tasks with those first that take longest."""
+    long = (*STUDY_NAMES, "attention", "conv-group-norm")
+    return sorted(tasks, key=lambda task: (task.problem != "", task.problem not in long))
+
+
 @dataclass
 class TaskRun:
     """The tasks of a run: which are done, which failed and why.
@@ -57,10 +63,8 @@ class TaskRun:
                     self.done[task] = part
         if self.done:
             self._say("taken up from an interrupted run")
-        waiting = [task for task in self.planned if task not in self.done]
-        # The longest tasks first, so that no worker is left alone with one at the end.
-        long = (*STUDY_NAMES, "attention", "conv-group-norm")
-        waiting.sort(key=lambda task: (task.problem != "", task.problem not in long))
+        # So that no worker is left alone with a long one at the end.
+        waiting = longest_first([task for task in self.planned if task not in self.done])
         futures: dict[Future[Any], Task] = {}
         try:
             futures = {workers.submit(measure_and_encode, task, self.subject): task for task in waiting}
