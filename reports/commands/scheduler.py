@@ -53,4 +53,5 @@ def executor(address: str | None, limits: Limits) -> Generator[Executor | None]:
                 f"the scheduler {address} has workers with {sorted(threads.values()) or 'no'} threads, allowed is one "
                 "thread each: start them with dask worker --nthreads 1."
             )
-        yield Apart(client.get_executor(), limits)
+        # Not pure: a task that is measured again is measured, and not remembered.
+        yield Apart(client.get_executor(pure=False), limits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -94,14 +95,20 @@ class Apart(Executor):
     def __init__(self, executor: Executor, limits: Limits) -> None:
         self._executor = executor
         self._limits = limits
+        self._futures: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """As `Workers.submit`."""
-        return self._executor.submit(_call_apart, self._limits, fn, *args, **kwargs)
+        future = self._executor.submit(_call_apart, self._limits, fn, *args, **kwargs)
+        self._futures.add(future)
+        return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As that of the executor."""
-        self._executor.shutdown(wait=wait, cancel_futures=cancel_futures)
+        """As that of the executor; calls that run go on to their end or their limit."""
+        if cancel_futures:
+            for future in list(self._futures):
+                future.cancel()
+        self._executor.shutdown(wait=wait)
 
 
 class _Own(threading.local):
