@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from reports.merge import RowKey, row_key
 from reports.ranking import verdict_word
 from reports.text import number
 from verify.criteria import Criterion
 from verify.gate import Finding, Judgement
+from verify.plan import RowKey, row_key
 
 
 Change: TypeAlias = Literal["introduced", "lost", "worse", "fixed", "improved", "same", "not comparable", "new"]
@@ -26,7 +26,7 @@ AGAINST: frozenset[Change] = frozenset(("introduced", "lost", "worse"))
 """The changes that make a comparison fall short."""
 
 WORSE_BITS = 1.0
-"""A case may become one bit worse (ACCEPTANCE A14)."""
+"""A case may become one bit worse (A14)."""
 INSIDE = 10.0
 """So many times inside its limit, a number is as good as any other."""
 

@@ -317,7 +317,7 @@ def automatic_beta(
         ValueError: an argument outside its range.
     """
     if warm_up < 0:
-        raise ValueError(f"warm_up must be at least 0, got {warm_up}")
+        raise ValueError(f"warm_up is {warm_up}; it must be at least 0")
     z: Any = z0
     with probing(function, z0, args) as f, torch.no_grad():
         for _ in range(warm_up):
@@ -344,6 +344,6 @@ def automatic_beta(
 
 def _check_budget(rtol: float, limit: int) -> None:
     if not (0 < rtol < 1):
-        raise ValueError(f"rtol must be between 0 and 1, got {rtol!r}")
+        raise ValueError(f"rtol is {rtol!r}; it must be between 0 and 1")
     if limit < 1:
-        raise ValueError(f"the number of products must be at least 1, got {limit}")
+        raise ValueError(f"the number of products is {limit}; it must be at least 1")

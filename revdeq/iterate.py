@@ -9,7 +9,7 @@ from revdeq.narrowing import narrow
 from revdeq.residual import Stopping, per_sample, residual_norm, sample_finite, sample_shape
 from revdeq.schedule import Schedule
 from revdeq.solution import Result
-from revdeq.solver.base import Evaluate, Solver, State
+from revdeq.solver.base import Evaluate, Iteration, State
 from revdeq.tree import Leaves, flatten, unflatten
 
 
@@ -71,7 +71,7 @@ class Masks(Watch):
 _NOBODY = Watch()
 
 
-def iterate(f: Evaluate, solver: Solver, z0: Leaves, stopping: Stopping, watch: Watch = _NOBODY) -> Outcome:
+def iterate(f: Evaluate, solver: Iteration, z0: Leaves, stopping: Stopping, watch: Watch = _NOBODY) -> Outcome:
     """Run the solver from z0 until `stopping` says so.
 
     With a fixed number of steps N this takes exactly N * solver.evaluations_per_step evaluations of f and never waits
@@ -104,7 +104,7 @@ def iterate(f: Evaluate, solver: Solver, z0: Leaves, stopping: Stopping, watch: 
     return outcome._replace(saved=tuple(saved[n] for n in stopping.save_at))
 
 
-def completed(state: State, solver: Solver, z0: Leaves, num_steps: int) -> Outcome:
+def completed(state: State, solver: Iteration, z0: Leaves, num_steps: int) -> Outcome:
     """Return the outcome of a fixed number of steps that ended in `state`.
 
     Args:
@@ -125,7 +125,7 @@ def completed(state: State, solver: Solver, z0: Leaves, num_steps: int) -> Outco
     return Outcome(state, counts, results, None, solver.relaxation(state), num_steps)
 
 
-def _iterate_to_tolerance(f: Evaluate, solver: Solver, z0: Leaves, stopping: Stopping, watch: Watch) -> Outcome:
+def _iterate_to_tolerance(f: Evaluate, solver: Iteration, z0: Leaves, stopping: Stopping, watch: Watch) -> Outcome:
     shape, device = sample_shape(z0), z0[0].device
     state = start = solver.init(z0)
     num_steps = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -156,7 +156,7 @@ def _iterate_to_tolerance(f: Evaluate, solver: Solver, z0: Leaves, stopping: Sto
     return Outcome(state, num_steps, _with_range(results, solver, state), residual, solver.relaxation(state), n)
 
 
-def masked_step(f: Evaluate, solver: Solver, state: State, value: Leaves, n: int, active: torch.Tensor) -> State:
+def masked_step(f: Evaluate, solver: Iteration, state: State, value: Leaves, n: int, active: torch.Tensor) -> State:
     """Return the state after step n of the active samples; f sees the others at their own states.
 
     Args:
@@ -175,7 +175,7 @@ def masked_step(f: Evaluate, solver: Solver, state: State, value: Leaves, n: int
     return where_active(active, solver.step(evaluate, state, value, n), state)
 
 
-def repeat(f: Evaluate, solver: Solver, state: State, first: int, masks: Sequence[torch.Tensor | None]) -> State:
+def repeat(f: Evaluate, solver: Iteration, state: State, first: int, masks: Sequence[torch.Tensor | None]) -> State:
     """Take steps once more, with the very operations of `iterate`, and return the state after them.
 
     Args:
@@ -193,7 +193,7 @@ def repeat(f: Evaluate, solver: Solver, state: State, first: int, masks: Sequenc
     return state
 
 
-def _with_range(results: torch.Tensor, solver: Solver, state: State) -> torch.Tensor:
+def _with_range(results: torch.Tensor, solver: Iteration, state: State) -> torch.Tensor:
     """Return the results with those of samples whose states left the range of the solver's numbers."""
     out = solver.out_of_range(state)
     return results if out is None else results.masked_fill(out.reshape(results.shape), Result.OUT_OF_RANGE.code)

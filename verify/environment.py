@@ -15,7 +15,7 @@ import torch
 
 
 PACKAGES = ("revdeq", "verify")
-LIBRARIES = ("torch", "numpy", "mpmath", "gmpy2", "python-flint", "scipy", "scikit-learn", "hypothesis", "pandas")
+LIBRARIES = ("torch", "numpy", "mpmath", "gmpy2", "python-flint", "scipy", "scikit-learn", "pandas")
 SEED = 20_250_912
 
 
@@ -36,9 +36,9 @@ def describe(seed: int = SEED) -> dict[str, Any]:
         "commit": commit,
         "dirty": dirty,
         "source": source,
-        "revdeq": _version("revdeq"),
+        "revdeq": version("revdeq"),
         "python": platform.python_version(),
-        **{name: _version(name) for name in LIBRARIES},
+        **{name: version(name) for name in LIBRARIES},
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "devices": devices(),
@@ -92,7 +92,8 @@ def _installed_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
-def _version(name: str) -> str:
+def version(name: str) -> str:
+    """The version of an installed distribution, or "not installed"."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -21,7 +21,7 @@ from verify.result import Results, ResultsError
 
 
 SCHEMA = "revdeq-results"
-VERSION = 1
+VERSION = 2
 
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 

@@ -23,19 +23,15 @@ from typing import Any
 
 import torch
 
-from verify.case import Case, CaseError
-from verify.checks import Trial, measure
-from verify.checks.envelope import ENVELOPE, measure_envelope
-from verify.checks.grid import GRID, measure_grid, measure_grid_case
-from verify.curves import measure_curves
+from verify.case import Case
 from verify.environment import SEED, command_line, cuda_absence, describe
-from verify.planted.selftest import selftest
-from verify.problems import PROBLEMS, get_problem
-from verify.profiles import PROFILES, STUDY_NAMES, Task, cases, checks_for, left_out, tasks
-from verify.result import Curve, FaultRecord, Measurement, NotMeasured, Results, ResultsError
+from verify.planning import absence
+from verify.profiles import profile_named
+from verify.result import NotMeasured, Results, ResultsError
 from verify.result_file import read_results, write_results
-from verify.studies import measure_study, studies_left_out
+from verify.studies.registry import studies_left_out
 from verify.subject import load_subject
+from verify.tasks import Part, Task, replay
 
 
 Progress = Callable[[int, int, str], None]
@@ -47,21 +43,6 @@ _PART_NAME = re.compile(r"[0-9a-f]{32}\.json")
 
 class SweepError(RuntimeError):
     """A sweep that cannot run or was cut short; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one task gave.
-
-    Args:
-        measurements: its rows.
-        curves: its curves.
-        selftest: the records of the selftest task, None for the others.
-    """
-
-    measurements: tuple[Measurement, ...]
-    curves: tuple[Curve, ...] = ()
-    selftest: tuple[FaultRecord, ...] | None = None
 
 
 def run(
@@ -105,12 +86,15 @@ def run(
     _check_writable(out)
     started = _now()
     environment = describe()
-    shell = _Shell(profile, subject, command_line() if command is None else command, started, environment)
+    shell = _Shell(
+        profile, subject, _devices(device), command_line() if command is None else command, started, environment
+    )
     if only is not None:
         results = _replay(shell, only)
         write_results(results, out / RESULTS)
         return results
-    planned = tasks(profile, _devices(device))
+    measured = profile_named(profile)
+    planned = measured.tasks(shell.devices)
     key = _key(environment, subject)
     missing = _absent(device)
     finished = None if fresh else _finished(out / RESULTS, shell, key, device)
@@ -122,7 +106,7 @@ def run(
     results = shell.results(
         parts=[parts[task] for task in planned],
         complete=True,
-        not_measured=(*missing, *left_out(profile), *studies_left_out(subject)),
+        not_measured=(*missing, *measured.left_out(), *studies_left_out(subject)),
     )
     write_results(results, out / RESULTS)
     _forget(out / PARTIAL)
@@ -140,39 +124,9 @@ def measure_task(task: Task, subject: str) -> Part:
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     try:
-        if not task.problem:
-            return Part((), (), selftest())
-        if task.problem == GRID:
-            rows, curves = measure_grid(load_subject(subject), task.device, _options(subject))
-            reached = measure_envelope(load_subject(subject), task.device, _options(subject))
-            return Part((*rows, *reached), tuple(curves))
-        if task.problem in STUDY_NAMES:
-            return Part((), tuple(measure_study(task.problem, task.profile, subject)))
-        trial_of = _Trials(subject)
-        curves = measure_curves(task, trial_of)
-        rows = [row for case in cases(task) for check in checks_for(case) for row in measure(check, trial_of(case))]
-        return Part(tuple(rows), tuple(curves))
+        return task.measure(subject)
     finally:
         torch.set_num_threads(threads)
-
-
-def _options(subject: str) -> tuple[str, ...]:
-    """What the command that measures a case again needs to find the subject."""
-    return () if subject == "revdeq" else ("--subject", subject)
-
-
-class _Trials:
-    """Trials by case, each made once."""
-
-    def __init__(self, subject: str) -> None:
-        self._subject = load_subject(subject)
-        self._options = _options(subject)
-        self._made: dict[Case, Trial] = {}
-
-    def __call__(self, case: Case) -> Trial:
-        if case not in self._made:
-            self._made[case] = Trial(case, self._subject, get_problem(case.problem), options=self._options)
-        return self._made[case]
 
 
 @dataclass(frozen=True)
@@ -181,6 +135,7 @@ class _Shell:
 
     profile: str
     subject: str
+    devices: tuple[str, ...]
     command: str
     started: str
     environment: dict[str, Any]
@@ -194,6 +149,7 @@ class _Shell:
             finished=_now(),
             environment=self.environment,
             subject=self.subject,
+            devices=self.devices,
             complete=complete,
             measurements=tuple(row for part in parts for row in part.measurements),
             curves=tuple(curve for part in parts for curve in part.curves),
@@ -204,19 +160,13 @@ class _Shell:
 
 def _replay(shell: _Shell, only: str) -> Results:
     case = Case.parse(only)
-    if case.problem not in (*PROBLEMS, GRID, ENVELOPE):
-        raise CaseError(f"case {only!r} is of no known problem: give one of {', '.join(PROBLEMS)}.")
     if case.device not in _devices("all"):
         raise SweepError(f"case {only!r} needs {case.device}: {cuda_absence()}; replay it where it was measured.")
-    trial_of = _Trials(shell.subject)
-    if case.problem == GRID:
-        rows = measure_grid_case(load_subject(shell.subject), case, options=_options(shell.subject))
-    elif case.problem == ENVELOPE:
-        rows = measure_envelope(load_subject(shell.subject), case.device, _options(shell.subject), only=case)
-    else:
-        rows = [row for check in checks_for(case) for row in measure(check, trial_of(case))]
+    rows = replay(case, shell.subject)
     left = NotMeasured(what="every other case", why=f"this is a replay of {case.id} alone")
-    return replace(shell, profile="replay").results([Part(tuple(rows))], complete=False, not_measured=(left,))
+    return replace(shell, profile="replay", devices=(case.device,)).results(
+        [Part(tuple(rows))], complete=False, not_measured=(left,)
+    )
 
 
 def _run_tasks(
@@ -236,8 +186,7 @@ def _run_tasks(
                 parts[task] = part
     waiting = [task for task in planned if task not in parts]
     # The longest tasks first, so that no worker is left alone with one at the end.
-    long = (*STUDY_NAMES, "attention", "conv-group-norm")
-    waiting.sort(key=lambda task: (task.problem != "", task.problem not in long))
+    waiting.sort(key=lambda task: -task.weight)
     own = executor is None
     pool = _process_pool(len(waiting)) if executor is None else executor
     futures: dict[Future[Part], Task] = {}
@@ -295,8 +244,7 @@ def _processors() -> int:
 
 
 def _validate(profile: str, device: str) -> None:
-    if profile not in PROFILES:
-        raise ValueError(f"profile is {profile!r}: give one of {', '.join(PROFILES)}.")
+    profile_named(profile)
     if device not in DEVICES:
         raise ValueError(f"device is {device!r}: give one of {', '.join(DEVICES)}.")
     if device == "cuda" and cuda_absence():
@@ -312,7 +260,7 @@ def _devices(device: str) -> tuple[str, ...]:
 def _absent(device: str) -> tuple[NotMeasured, ...]:
     if "cuda" in _devices(device):
         return ()
-    return (NotMeasured(what="CUDA", why=cuda_absence() or "left out: the run was asked for the CPU alone"),)
+    return (absence(cuda_absence()),)
 
 
 def _check_writable(out: Path) -> None:
@@ -345,8 +293,7 @@ def _finished(path: Path, shell: _Shell, key: str, device: str) -> Results | Non
         # Not ours to read: it is replaced once this run is finished, not before.
         return None
     same = found.profile == shell.profile and found.subject == shell.subject and found.complete
-    devices = {row.device for row in found.measurements}
-    if same and _key(found.environment, found.subject) == key and devices == set(_devices(device)):
+    if same and _key(found.environment, found.subject) == key and found.devices == _devices(device):
         return found
     return None
 

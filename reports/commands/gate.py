@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from reports.commands.status import leave, user_errors
+from reports.judging import judged
 from reports.junit import to_junit
 from reports.markdown import to_markdown
 from reports.merge import merge
 from reports.text import plural
 from reports.verdict import counts, headline
-from verify.gate import judge
+from verify.gate import Demands
 from verify.ledger import read_ledger, record as record_run, write_ledger
 from verify.result import Results
 from verify.result_file import read_results, write_text
@@ -25,13 +27,22 @@ def gate(
         Path | None, typer.Option(help="a ledger of earlier runs that this one may not fall behind")
     ] = None,
     record: Annotated[Path | None, typer.Option(help="a ledger to record this run in, if it holds")] = None,
+    expect_commit: Annotated[
+        str | None, typer.Option(help="the commit that the run must be of, or its beginning, without changes")
+    ] = None,
+    max_age: Annotated[float | None, typer.Option(min=0, help="hours since the run finished, at most")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for report.md and junit.xml")] = None,
     most: Annotated[int, typer.Option(min=1, help="how many findings to print")] = 50,
 ) -> None:
     """Judge RESULTS: status 0 holds, 1 falls short, 2 could not be judged."""
     with user_errors():
         run = read_results(results)
-        judgement = judge(run, ledger=None if ledger is None else read_ledger(ledger))
+        demands = Demands(
+            commit=expect_commit,
+            max_age=None if max_age is None else timedelta(hours=max_age),
+            now=datetime.now(UTC),
+        )
+        judgement = judged(run, None if ledger is None else read_ledger(ledger), demands)
         dossier = merge([run], [judgement])
         failures = judgement.failures
         for finding in failures[:most]:

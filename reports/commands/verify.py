@@ -48,7 +48,9 @@ def verify(
 
 def _judge(results: Results) -> bool:
     """Say what the gate says of each row that does not pass, and whether there is a row and none fails."""
-    findings = [judge_row(row) for row in results.measurements]
+    from verify.checks import CRITERIA
+
+    findings = [judge_row(row, CRITERIA) for row in results.measurements]
     for finding in findings:
         if finding.passed is not True:
             typer.echo(finding.text())

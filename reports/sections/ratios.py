@@ -10,13 +10,14 @@ from reports.dossier import Dossier
 from reports.figures.ratio_histogram import ratio_histogram
 from reports.figures.ratios import ratios
 from reports.text import number, plural, precision
-from verify.criteria import CRITERIA, RATIO_LIMIT
-from verify.error_model import TOO_GOOD
+from verify.checks import CRITERIA
+from verify.criteria import RATIO_LIMIT
 from verify.result import Measurement
+from verify.studies.rounding.ratios import TOO_GOOD
 
 
 CEILING = 30.0
-"""The R beyond which no explanation is accepted (ACCEPTANCE A1 to A3)."""
+"""The R beyond which no explanation is accepted (A1, A2, A3)."""
 
 NAMED = 6
 """Extremes in the table, of each kind; the first of each is named in the picture."""

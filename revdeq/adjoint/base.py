@@ -14,7 +14,7 @@ from revdeq.iterate import Outcome, Watch, iterate
 from revdeq.narrowing import narrow
 from revdeq.residual import Stopping, masked, per_sample
 from revdeq.solution import Health, Result
-from revdeq.solver.base import Evaluate, Solver
+from revdeq.solver.base import Evaluate, Iteration
 from revdeq.tree import Leaves
 
 
@@ -52,7 +52,7 @@ class Adjoint(ABC):
     of_fixed_point: ClassVar[bool] = False
 
     @abstractmethod
-    def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
+    def run(self, f: Function, solver: Iteration, stopping: Stopping) -> Attached:
         """Iterate the solver on f and attach the gradient to its result.
 
         Args:
@@ -83,7 +83,7 @@ def final_leaves(leaves: Leaves, outcome: Outcome, f: Function) -> Leaves:
     return tuple(leaf.masked_fill(per_sample(broken, leaf), math.nan) for leaf in final)
 
 
-def evaluations_in_steps(outcome: Outcome, solver: Solver) -> int:
+def evaluations_in_steps(outcome: Outcome, solver: Iteration) -> int:
     """Return how many evaluations of f the steps took, the one that judges the last state apart.
 
     Args:
@@ -139,7 +139,7 @@ def refuse_transforms() -> None:
 
 
 def iterate_without_graph(
-    evaluate: Evaluate, solver: Solver, stopping: Stopping, *, of: Function, watch: Watch | None = None
+    evaluate: Evaluate, solver: Iteration, stopping: Stopping, *, of: Function, watch: Watch | None = None
 ) -> Outcome:
     """Run the loop without recording a graph, and find what f reads if a gradient may be wanted.
 

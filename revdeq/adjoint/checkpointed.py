@@ -16,7 +16,7 @@ from revdeq.function import Function
 from revdeq.function.linearisation import repeatability
 from revdeq.iterate import Masks, Outcome, completed, iterate, masked_step
 from revdeq.residual import Stopping
-from revdeq.solver.base import Solver, State
+from revdeq.solver.base import Iteration, State
 from revdeq.solver.parameters import validated_count
 from revdeq.tree import Leaves, flatten, unflatten
 
@@ -47,7 +47,7 @@ class CheckpointedAdjoint(Adjoint):
     def __repr__(self) -> str:
         return f"CheckpointedAdjoint(segment={self.segment})"
 
-    def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
+    def run(self, f: Function, solver: Iteration, stopping: Stopping) -> Attached:
         """Iterate with the graph of one segment at a time; see `Adjoint.run`."""
         refuse_transforms()
         if not torch.is_grad_enabled():
@@ -67,14 +67,14 @@ class CheckpointedAdjoint(Adjoint):
             aux,
         )
 
-    def _run(self, f: Function, solver: Solver, stopping: Stopping) -> tuple[Outcome, Leaves]:
+    def _run(self, f: Function, solver: Iteration, stopping: Stopping) -> tuple[Outcome, Leaves]:
         surroundings = _Surroundings(f)
         masks = [None] * stopping.max_steps
         state, aux = iterate_in_segments(_Repeated(f), solver, f.z0, masks, self.segment, surroundings)
         surroundings.close()
         return completed(state, solver, f.z0, stopping.max_steps), aux
 
-    def _run_to_tolerance(self, f: Function, solver: Solver, stopping: Stopping) -> tuple[Outcome, Leaves]:
+    def _run_to_tolerance(self, f: Function, solver: Iteration, stopping: Stopping) -> tuple[Outcome, Leaves]:
         masks = Masks()
         with torch.no_grad():
             found = iterate(f, solver, tuple(leaf.detach() for leaf in f.z0), stopping, masks)
@@ -182,7 +182,7 @@ class _EachTime(AbstractContextManager[None]):
 
 def iterate_in_segments(
     f: _Repeated,
-    solver: Solver,
+    solver: Iteration,
     z0: Leaves,
     masks: Sequence[torch.Tensor | None],
     segment: int | None,

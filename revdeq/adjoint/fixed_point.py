@@ -22,7 +22,7 @@ from revdeq.function.linearisation import PartialLeaves
 from revdeq.iterate import Outcome
 from revdeq.residual import Stopping
 from revdeq.solution import Health
-from revdeq.solver.base import Solver
+from revdeq.solver.base import Iteration
 from revdeq.tree import Leaves
 
 
@@ -31,7 +31,7 @@ PullBack: TypeAlias = Callable[[Replay, Leaves, Leaves], PartialLeaves]
 
 
 def run_for_fixed_point(
-    f: Function, solver: Solver, stopping: Stopping, pull_back: PullBack, health: Health | None
+    f: Function, solver: Iteration, stopping: Stopping, pull_back: PullBack, health: Health | None
 ) -> Attached:
     """Iterate without a graph and attach the gradient that `pull_back` computes from z1.
 

@@ -12,7 +12,7 @@ from revdeq.function.linearisation import Linearisation, PartialLeaves
 from revdeq.iterate import Outcome, iterate
 from revdeq.residual import Stopping
 from revdeq.solution import Health, Result
-from revdeq.solver.base import Solver
+from revdeq.solver.base import Iteration, Solver
 from revdeq.solver.relaxed import Relaxed
 from revdeq.solver.reversible import Reversible
 from revdeq.solver.splitting import SplittingSolver
@@ -86,7 +86,7 @@ class ImplicitAdjoint(Adjoint):
             f"throw={self.throw})"
         )
 
-    def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
+    def run(self, f: Function, solver: Iteration, stopping: Stopping) -> Attached:
         """Iterate without a graph and attach the implicit gradient; see `Adjoint.run`."""
         health = Health()
 
@@ -108,7 +108,8 @@ def _solve_adjoint_equation(
         pulled = at_z1.pull_back_state(v)
         return tuple(x if p is None else x + p for x, p in zip(c, pulled, strict=True))
 
-    outcome: Outcome = iterate(g, adjoint.solver, c, Stopping(adjoint.max_steps, rtol, adjoint.atol))
+    iteration = adjoint.solver.bound_to(None, adjoint.max_steps)
+    outcome: Outcome = iterate(g, iteration, c, Stopping(adjoint.max_steps, rtol, adjoint.atol))
     assert outcome.residual is not None
     worst = Result.from_code(int(outcome.sample_results.max())) if outcome.sample_results.numel() else Result.CONVERGED
     health.passes += 1
@@ -121,4 +122,4 @@ def _solve_adjoint_equation(
             "rtol, another solver such as GMRES(), or use ReversibleAdjoint or UnrolledAdjoint, which need no fixed "
             "point."
         )
-    return adjoint.solver.estimate(outcome.state)
+    return iteration.estimate(outcome.state)

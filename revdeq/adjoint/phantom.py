@@ -11,7 +11,7 @@ from revdeq.arithmetic.floating import half_step
 from revdeq.function import Function, Replay
 from revdeq.function.linearisation import Linearisation, PartialLeaves
 from revdeq.residual import Stopping
-from revdeq.solver.base import Solver, validated_beta
+from revdeq.solver.base import Iteration, validated_beta
 from revdeq.solver.parameters import validated_count
 from revdeq.tree import Leaves
 
@@ -48,7 +48,7 @@ class PhantomAdjoint(Adjoint):
     def __repr__(self) -> str:
         return f"PhantomAdjoint(steps={self.steps}, beta={self.beta!r})"
 
-    def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
+    def run(self, f: Function, solver: Iteration, stopping: Stopping) -> Attached:
         """Iterate without a graph and attach the phantom gradient; see `Adjoint.run`."""
         return run_for_fixed_point(f, solver, stopping, self._pull_back, health=None)
 

@@ -56,7 +56,7 @@ class Plain(Record):
         health.verified = False
         reconstruction, decay = error / scale if scale > 0 else error, start / finish if finish > 0 else 0.0
         health.reconstruction_error, health.start_cotangent = reconstruction, decay
-        health.reversal_error = gradient_error_estimate(reconstruction, decay, steps, way.solver.retained(steps))
+        health.reversal_error = gradient_error_estimate(reconstruction, decay, steps, way.solver.betas.retained(steps))
 
 
 def gradient_error_estimate(

@@ -32,8 +32,8 @@ from revdeq.function.linearisation import PartialLeaves
 from revdeq.half_step import ReversedHalfSteps
 from revdeq.iterate import where_active
 from revdeq.residual import masked
-from revdeq.solver.relaxation import Beta
-from revdeq.solver.reversible import Reversible
+from revdeq.solver.betas import Beta
+from revdeq.solver.reversible import ReversibleIteration
 from revdeq.tree import Leaves
 
 
@@ -84,7 +84,7 @@ class Pullback:
 
     def __init__(
         self,
-        solver: Reversible,
+        solver: ReversibleIteration,
         replay: Replay,
         y: Leaves,
         z: Leaves,
@@ -117,7 +117,7 @@ class Pullback:
         self._join(k)
         beta = self.beta(k)
         moved, other = self._cotangents(k)
-        if self.solver.compile:
+        if self.solver.compiled:
             pulled = cast(ReversedHalfSteps, self.replay).pull_back(at, masked(active, moved), other, beta)
             self.totals.add(pulled.inputs)
             self._set(k, _select(active, pulled.moved, moved), pulled.other)
@@ -155,7 +155,7 @@ class Pullback:
             f(at), and the state before the half step.
         """
         beta = self.beta(k)
-        if self.solver.compile:
+        if self.solver.compiled:
             self._join(k)
             moved, other = self._cotangents(k)
             steps = cast(ReversedHalfSteps, self.replay)
@@ -164,12 +164,12 @@ class Pullback:
             self._set(k, _select(active, undone.moved, moved), undone.other)
             return undone.value, cast(States, _select(active, undone.state, state))
         value = self.through(k, at, active)
-        before = self.solver.undo_half_step(state, value, lost, beta, ours=ours and active is None)
+        before = self.solver.half_steps.undo(state, value, lost, beta, ours=ours and active is None)
         return value, cast(States, _select(active, before, state))
 
     def beta(self, k: int) -> Beta:
         """Return the relaxation parameter of half step k."""
-        return self.solver.betas(k // 2)[k % 2]
+        return self.solver.betas.of_step(k // 2)[k % 2]
 
     def start(self) -> Leaves:
         """Return the gradient of z0, from which both states start, in the state dtype."""

@@ -12,7 +12,7 @@ from revdeq.function.call import own_saved_tensors
 from revdeq.half_step import HalfSteps
 from revdeq.iterate import Masks, repeat
 from revdeq.solution import Health
-from revdeq.solver.reversible import Coupled, Reversible
+from revdeq.solver.reversible import Coupled, ReversibleIteration
 from revdeq.tree import Leaves
 
 
@@ -34,7 +34,7 @@ class Way(NamedTuple):
 
     pullback: Pullback
     replay: Replay
-    solver: Reversible
+    solver: ReversibleIteration
     z0: Leaves
     masks: Sequence[torch.Tensor | None]
     health: Health

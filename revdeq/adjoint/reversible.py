@@ -31,9 +31,10 @@ from revdeq.function.linearisation import PartialLeaves
 from revdeq.iterate import Outcome
 from revdeq.residual import Stopping
 from revdeq.solution import Health
-from revdeq.solver.base import Solver
+from revdeq.solver.base import Iteration
+from revdeq.solver.betas import ConstantBeta, ScheduledBetas
 from revdeq.solver.parameters import validated_count
-from revdeq.solver.reversible import Reversible
+from revdeq.solver.reversible import ReversibleIteration
 from revdeq.tree import Leaves, flatten, unflatten
 
 
@@ -93,16 +94,16 @@ class ReversibleAdjoint(Adjoint):
     def __repr__(self) -> str:
         return f"ReversibleAdjoint(segment={self.segment}, verify={self.verify})"
 
-    def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
+    def run(self, f: Function, solver: Iteration, stopping: Stopping) -> Attached:
         """Iterate without a graph and attach the way back; see `Adjoint.run`."""
-        if not isinstance(solver, Reversible):
+        if not isinstance(solver, ReversibleIteration):
             raise TypeError(
                 f"ReversibleAdjoint cannot differentiate {solver!r}, whose steps have no inverse; use it with "
                 "Reversible, or use UnrolledAdjoint or ImplicitAdjoint."
             )
         if not torch.is_grad_enabled():
             outcome = iterate_without_graph(f, solver, stopping, of=f)
-            y1, z1 = (final_leaves(solver.values(s), outcome, f) for s in (outcome.state.y, outcome.state.z))
+            y1, z1 = (final_leaves(solver.half_steps.values(s), outcome, f) for s in (outcome.state.y, outcome.state.z))
             aux = f.extras.collected(evaluations_in_steps(outcome, solver))
             saved = tuple(f.border.narrow(leaves) for leaves in outcome.saved)
             return Attached(z1, y1, outcome._replace(state=None, saved=()), Health(), aux, saved)
@@ -110,7 +111,7 @@ class ReversibleAdjoint(Adjoint):
         outcome = iterate_without_graph(record, solver.recording(), stopping, of=f, watch=record)
         end = outcome.state
         solver = solver.repeating(end)
-        y1, z1 = (final_leaves(solver.values(states), outcome, f) for states in (end.y, end.z))
+        y1, z1 = (final_leaves(solver.half_steps.values(states), outcome, f) for states in (end.y, end.z))
         saved = [f.border.narrow(leaves) for leaves in outcome.saved]
         outcome = outcome._replace(state=None, saved=())
         health = Health()
@@ -126,20 +127,22 @@ class ReversibleAdjoint(Adjoint):
             aux = final[len(states) :]
         return Attached(z1, y1, outcome, health, aux, tuple(saved))
 
-    def _record(self, f: Function, solver: Reversible, stopping: Stopping) -> Record:
+    def _record(self, f: Function, solver: ReversibleIteration, stopping: Stopping) -> Record:
         if solver.repeats:
             return Taped(f)
         # On a device the kernel of an operation may depend on whether a graph is built.
-        as_replayed = f.z0[0].device.type == "cuda" and not solver.compile
+        as_replayed = f.z0[0].device.type == "cuda" and not solver.compiled
         if not self.verify:
             return Plain(f, as_replayed=as_replayed)
         segments = self._segments(f, solver, stopping)
         return Stored(f, as_replayed=as_replayed) if segments.stored else Anchored(f, segments, as_replayed=as_replayed)
 
-    def _segments(self, f: Function, solver: Reversible, stopping: Stopping) -> Segments:
+    def _segments(self, f: Function, solver: ReversibleIteration, stopping: Stopping) -> Segments:
         if self.segment is not None:
             return fixed_segments(self.segment, stopping.max_steps)
-        beta = None if isinstance(solver.beta, str) else solver.beta
+        betas = solver.betas
+        beta = betas.beta if isinstance(betas, ConstantBeta) else None
+        beta = betas.schedule if isinstance(betas, ScheduledBetas) else beta
         dtypes = [solver.arithmetic.dtype(leaf) for leaf in f.z0]
         return planned_segments(beta, f.z0, dtypes, stopping.max_steps, by_tolerance=stopping.by_tolerance)
 
@@ -149,7 +152,7 @@ class _Plan:
     """What the backward pass needs besides tensors that autograd saves."""
 
     f: Function
-    solver: Reversible
+    solver: ReversibleIteration
     outcome: Outcome
     record: Record
     masks: list[torch.Tensor | None]

@@ -10,7 +10,7 @@ from revdeq.fingerprint import fingerprint
 from revdeq.function import Function
 from revdeq.function.linearisation import repeatability
 from revdeq.residual import joint_norm, masked, per_sample
-from revdeq.solver.relaxation import Beta
+from revdeq.solver.betas import Beta
 from revdeq.solver.reversible import Coupled
 from revdeq.tree import Leaves
 

@@ -46,10 +46,10 @@ class Taped(Record):
         for n in reversed(range(len(way.masks))):
             active = way.masks[n]
             lost_y, lost_z = kept.entries[2 * n : 2 * n + 2] or (None, None)
-            at = way.replay.narrow(solver.values(y))
+            at = way.replay.narrow(solver.half_steps.values(y))
             _, z = way.pullback.undoing(2 * n + 1, at, z, active, lost=lost_z)
             # Integers stand for a rounded z0, but the forward pass evaluated f at z0 itself.
-            at = way.replay.narrow(way.z0 if n == 0 else solver.values(z))
+            at = way.replay.narrow(way.z0 if n == 0 else solver.half_steps.values(z))
             _, y = way.pullback.undoing(2 * n, at, y, active, lost=lost_y)
         returned = solver.returned(Coupled(y, z), way.z0)
         way.health.verified = returned is not None and bool(returned)

@@ -6,7 +6,7 @@ from revdeq.adjoint.base import Adjoint, Attached, evaluations_in_steps, final_l
 from revdeq.function import Function
 from revdeq.iterate import iterate
 from revdeq.residual import Stopping
-from revdeq.solver.base import Solver
+from revdeq.solver.base import Iteration
 
 
 class UnrolledAdjoint(Adjoint):
@@ -22,7 +22,7 @@ class UnrolledAdjoint(Adjoint):
     def __repr__(self) -> str:
         return "UnrolledAdjoint()"
 
-    def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
+    def run(self, f: Function, solver: Iteration, stopping: Stopping) -> Attached:
         """Iterate with the graph recorded; see `Adjoint.run`."""
         outcome = iterate(f, solver, f.z0, stopping)
         coupled = solver.coupled(outcome.state)

@@ -203,7 +203,7 @@ def test_gate_with_a_ledger_closes_on_lost_bits(run, build_results, one_curve_of
     def worsen(row):
         return replace(row, measured=9.0) if (row.check, row.problem) == ("gradient", "tanh") else row
 
-    later = build_results(worsen, curves=one_curve_of_each_kind, started="2025-11-22T00:00:00+00:00")
+    later = build_results(worsen, curves=one_curve_of_each_kind, started="2025-11-20T00:00:00+00:00")
     worse = write_results(later, tmp_path / "worse.json")
     assert run("gate", worse).exit_code == 0
     done = run("gate", worse, "--ledger", ledger)
@@ -315,7 +315,7 @@ def test_selftest_prints_which_check_killed_which_fault(run, monkeypatch, tmp_pa
         return ("drop-vjp survives: a|b",) if not found[1].killed_by else ()
 
     monkeypatch.setattr("verify.planted.selftest.selftest", plant)
-    monkeypatch.setattr("verify.planted.selftest.shortfalls", nothing_else)
+    monkeypatch.setattr("verify.planning.selftest_shortfalls", nothing_else)
     done = run("selftest", "--out", tmp_path)
     assert done.exit_code == int(survives), done.output
     if survives:

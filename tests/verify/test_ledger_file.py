@@ -8,6 +8,7 @@ import pytest
 
 from verify.gate import judge
 from verify.ledger import LedgerError, environment_name, read_ledger, record, write_ledger
+from verify.plan import Plan
 from verify.result import Measurement, Results
 
 
@@ -33,6 +34,7 @@ def results(*ratios, started="2026-01-01T00:00:00+00:00"):
         finished=started,
         environment=ENVIRONMENT,
         subject="revdeq",
+        devices=("cpu",),
         complete=True,
         measurements=tuple(
             Measurement(check="gradient", case="a", device="cpu", leaf=str(place), measured=ratio, unit="ratio R")
@@ -41,6 +43,7 @@ def results(*ratios, started="2026-01-01T00:00:00+00:00"):
     )
 
 
+EMPTY = Plan(profile="quick", criteria={}, rows={})
 LATER = "2026-01-02T00:00:00+00:00"
 
 
@@ -85,9 +88,9 @@ def test_run_is_never_its_own_baseline():
 
 def test_gate_closes_on_a_case_that_became_worse():
     run = results(8.0, started=LATER)
-    failures = judge(run, ledger=record(results(2.0))).failures
+    failures = judge(run, EMPTY, record(results(2.0))).failures
     assert "ledger" in {finding.check for finding in failures}
-    assert "ledger" not in {finding.check for finding in judge(run).failures}
+    assert "ledger" not in {finding.check for finding in judge(run, EMPTY).failures}
 
 
 def test_incomplete_or_broken_run_is_not_recorded():

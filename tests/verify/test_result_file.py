@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from verify.result import Curve, FaultRecord, Measurement, NotMeasured, Results, ResultsError
-from verify.result_file import from_json, read_results, to_json, write_results
+from verify.result_file import VERSION, from_json, read_results, to_json, write_results
 
 
 ENVIRONMENT = {
@@ -32,6 +32,7 @@ GOOD = Results(
     finished="2026-01-01T00:01:00+00:00",
     environment=ENVIRONMENT,
     subject="revdeq",
+    devices=("cpu",),
     complete=True,
     measurements=(Measurement(check="gradient", case="tanh", measured=math.nan, index=(0, 1)),),
     curves=(Curve(name="memory", problem="tanh", solver="reversible", x_name="N", y_name="bytes", x=(1.0,), y=(2.0,)),),
@@ -125,9 +126,9 @@ def test_truncated_file_is_refused(tmp_path, kept):
         read_results(path)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, VERSION - 1, VERSION + 1, str(VERSION), None])
 def test_unknown_version_is_refused(version):
-    with pytest.raises(ResultsError, match="reads version 1"):
+    with pytest.raises(ResultsError, match=f"reads version {VERSION}"):
         from_json(to_json(GOOD) | {"version": version})
 
 

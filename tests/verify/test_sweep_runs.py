@@ -9,19 +9,24 @@ import torch
 
 from verify import sweep
 from verify.case import Case, CaseError
-from verify.checks import Trial
-from verify.criteria import CRITERIA
+from verify.checks import CHECKS, Trial, checks_for
 from verify.gate import judge
+from verify.planning import plan_of
 from verify.planted.base import Honest
 from verify.problems import get_problem
-from verify.profiles import PAPER, PRECISIONS, PROFILES, Task, cases, checks_for, tasks
+from verify.profiles import CURVE_STEPS, PAPER, PROFILES, Profile
 from verify.result import ResultsError
 from verify.result_file import read_results
 from verify.subject import SubjectError
-from verify.sweep import Part, SweepError, measure_task, run
+from verify.sweep import SweepError, measure_task, run
+from verify.tasks import PRECISIONS, Part, ProblemTask, SelftestTask
 
 
-TASKS = (Task("kepler", 0.5, "cpu", "quick"), Task("kepler", 0.8, "cpu", "quick"), Task("", 0.0, "cpu", "quick"))
+TASKS = (
+    ProblemTask("kepler", 0.5, "cpu", CURVE_STEPS),
+    ProblemTask("kepler", 0.8, "cpu", CURVE_STEPS),
+    SelftestTask(),
+)
 
 
 class Inline(Executor):
@@ -43,10 +48,10 @@ class Inline(Executor):
 
 def small_part(task, subject):
     """A part without measuring: one row that names its task, and the selftest's records for its task."""
-    if not task.problem:
+    if isinstance(task, SelftestTask):
         return Part((), (), ())
     trial = Trial(Case(task.problem, task.beta, 4), Honest(), get_problem(task.problem))
-    return Part((trial.row("gradient", measured=1.0),))
+    return Part((trial.row(leaf="z0", measured=1.0),))
 
 
 @pytest.fixture
@@ -54,7 +59,7 @@ def small(monkeypatch):
     def planned(*arguments):
         return TASKS
 
-    monkeypatch.setattr(sweep, "tasks", planned)
+    monkeypatch.setattr(Profile, "tasks", planned)
     monkeypatch.setattr(sweep, "measure_task", small_part)
 
 
@@ -103,7 +108,7 @@ def test_interrupted_run_keeps_what_is_finished_and_goes_on_from_there(tmp_path)
 @pytest.mark.usefixtures("small")
 def test_task_that_raises_is_named_with_what_it_raised(tmp_path):
     def raising(task, subject):
-        if task.beta == 0.8:
+        if task == TASKS[1]:
             raise OverflowError("too big")
         return small_part(task, subject)
 
@@ -170,9 +175,9 @@ def test_replay_measures_one_case_and_is_not_a_run(tmp_path):
     results = run(only=case, out=tmp_path)
     assert {row.case for row in results.measurements} == {case}
     assert {row.check for row in results.measurements} >= {"gradient", "forward", "evaluations"}
-    assert all(row.status == "measured" for row in results.measurements)
+    assert {row.status for row in results.measurements} == {"measured", "no-power"}
     assert not results.complete
-    assert judge(results).verdict == "falls short"
+    assert judge(results, plan_of(results)).verdict == "falls short"
     assert f"--only {case}" in results.measurements[0].replay
 
 
@@ -211,52 +216,42 @@ def test_unwritable_folder_is_refused_before_anything_is_measured(tmp_path):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_has_the_papers_settings_on_every_problem(profile):
-    planned = [task for task in tasks(profile, ("cpu",)) if task.of_problem]
+    planned = [task for task in PROFILES[profile].tasks(("cpu",)) if isinstance(task, ProblemTask)]
     for problem in {task.problem for task in planned}:
         settings = {
             (case.beta, case.num_steps, case.dtype, case.state_dtype)
             for task in planned
             if task.problem == problem
-            for case in cases(task)
+            for case in task.cases()
         }
         for beta, steps in PAPER:
             assert {(beta, steps, *precision) for precision in PRECISIONS} <= settings
 
 
 def test_tasks_are_distinct_and_end_with_the_selftest():
-    planned = tasks("quick", ("cpu", "cuda"))
-    assert len(set(planned)) == len(planned)
-    assert planned[-1].name == "selftest"
-    assert sum(task.problem == "" for task in planned) == 1
+    planned = PROFILES["quick"].tasks(("cpu", "cuda"))
+    assert len(set(planned)) == len({task.name for task in planned}) == len(planned)
+    assert planned[-1] == SelftestTask()
 
 
 def test_every_check_is_planned_somewhere():
-    planned = {
-        check
-        for task in tasks("quick", ("cpu",))
-        if task.of_problem
-        for case in cases(task)
-        for check in checks_for(case)
-    }
-    assert planned | {"not-stored", "rate-grid", "rate-bound", "envelope-safe", "envelope-near"} == set(CRITERIA)
+    cases = [case for task in PROFILES["quick"].tasks(("cpu",)) for case in task.cases()]
+    assert {check.name for case in cases for check in checks_for(case)} == set(CHECKS)
 
 
 def test_measuring_a_task_restores_threads_and_passes(monkeypatch):
-    task = TASKS[0]
+    task = ProblemTask("kepler", 0.5, "cpu", (1, 2))
+    two = task.cases()[:2]
 
     def two_cases(_):
-        return cases(task)[:2]
+        return two
 
-    def two_steps(_):
-        return (1, 2)
-
-    monkeypatch.setattr(sweep, "cases", two_cases)
-    monkeypatch.setattr("verify.curves.curve_steps", two_steps)
+    monkeypatch.setattr(ProblemTask, "cases", two_cases)
     before = torch.get_num_threads()
     part = measure_task(task, "revdeq")
     assert torch.get_num_threads() == before
     assert {curve.name for curve in part.curves} == {"error-vs-evaluations", "convergence", "reconstruction", "memory"}
-    assert all(row.status == "measured" for row in part.measurements)
+    assert {row.status for row in part.measurements} == {"measured", "no-power"}
     exact = [c for c in part.curves if (c.adjoint, c.target, c.dtype) == ("reversible", "n-step", "float64")]
     assert all(error <= 1e-12 for error in exact[0].y)
     far = [c for c in part.curves if (c.adjoint, c.target, c.dtype) == ("reversible", "fixed-point", "float64")]
@@ -268,7 +263,7 @@ def test_worker_processes_give_what_this_process_gives(tmp_path, monkeypatch):
     def one(*arguments):
         return TASKS[:1]
 
-    monkeypatch.setattr(sweep, "tasks", one)
+    monkeypatch.setattr(Profile, "tasks", one)
     results = run(out=tmp_path)
     own = measure_task(TASKS[0], "revdeq")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flint import arb
 
 from verify.certificate.state_map import StateMap
+from verify.reference.adjoint_step import adjoint_step
 from verify.reference.arithmetic import Array
 from verify.reference.arithmetic.balls import filled
 from verify.reference.arithmetic.precision import flint_precision
@@ -36,7 +37,8 @@ def n_steps(function: StateMap, beta: float, num_steps: int, cotangent_z: Array,
     What f computes at a state is kept for its pullback, so f is evaluated 2N times in all.
 
         y' = a y + beta f(z)    z' = a z + beta f(y')    a = 1 - beta, exactly
-        q = p_y + beta K(y')^T p_z,  p_y <- a q,  p_z <- a p_z + beta K(z)^T q
+
+    and back by `verify.reference.adjoint_step`.
 
     Args:
         function: f in balls.
@@ -49,7 +51,7 @@ def n_steps(function: StateMap, beta: float, num_steps: int, cotangent_z: Array,
         Undecided: a comparison on the way cannot be decided.
 
     References:
-        S. McCallum, K. Arora and J. Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917; (THEORY 1).
+        S. McCallum, K. Arora and J. Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917; (T0).
     """
     ops = function.ops
     with flint_precision(max(ops.bits, 64)):
@@ -81,9 +83,7 @@ def n_steps(function: StateMap, beta: float, num_steps: int, cotangent_z: Array,
 
     for step in reversed(range(num_steps)):
         function.progress(f"enclosing the N steps: back through step {step + 1} of {num_steps} at {ops.bits} bits")
-        q = ops.add(p_y, pulled(p_z))
-        p_z = ops.add(ops.multiply(a, p_z), pulled(q))
-        p_y = ops.multiply(a, q)
+        p_y, p_z, _ = adjoint_step(ops, a, p_y, p_z, pulled, pulled)
     start = function.split(ops.add(p_y, p_z))
     if not num_steps:
         total = {name: ops.convert(0.0 * values) for name, values in _other_leaves(function).items()}
