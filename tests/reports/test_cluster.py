@@ -14,14 +14,15 @@ import pytest
 from reports.commands.scheduler import executor
 from reports.errors import ReportError
 from verify import sweep
-from verify.profiles import Task
+from verify.profiles import CURVE_STEPS, Profile
 from verify.result_file import read_results
 from verify.run import Limits
+from verify.tasks import ProblemTask
 
 
 pytestmark = pytest.mark.cluster
 
-TASKS = tuple(Task("kepler", beta, "cpu", "quick") for beta in (0.5, 0.8))
+TASKS = tuple(ProblemTask("kepler", beta, "cpu", CURVE_STEPS) for beta in (0.5, 0.8))
 CASE = "kepler/reversible/beta=0.5/N=2/float64/cpu"
 LEAVER = """
 import os
@@ -72,7 +73,7 @@ def test_rows_of_two_workers_are_those_of_this_machine(scheduler, tmp_path, monk
     def planned(*arguments):
         return TASKS
 
-    monkeypatch.setattr(sweep, "tasks", planned)
+    monkeypatch.setattr(Profile, "tasks", planned)
     with executor(scheduler, Limits()) as workers:
         distributed = sweep.run(out=tmp_path / "cluster", executor=workers)
     own = sweep.run(out=tmp_path / "own")

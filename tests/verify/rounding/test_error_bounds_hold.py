@@ -35,7 +35,7 @@ def shares(name: str, beta: float, num_steps: int, dtype: torch.dtype, state_dty
     for leaf in (z0, *args.values()):
         leaf.requires_grad_()
     solver = Reversible(beta, state_dtype=state_dtype)
-    adjoint = ReversibleAdjoint(min_bits=0)
+    adjoint = ReversibleAdjoint(verify=False)
     solution: Any = solve(problem.function, z0, args, solver=solver, adjoint=adjoint, max_steps=num_steps)
     cotangents = (torch.from_numpy(c).to(dtype) for c in (problem.cotangent_z, problem.cotangent_y))
     loss = torch.stack([(s * c).sum() for s, c in zip((solution.z1, solution.y1), cotangents, strict=True)]).sum()

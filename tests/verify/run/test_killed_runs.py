@@ -18,7 +18,7 @@ from dataclasses import dataclass
 class Task:
     problem: str
     name: str
-    device: str = "cpu"
+    weight: int = 0
 
 PLAN = (*(Task("kepler", f"task-{n}") for n in range(24)), Task("", "selftest"))
 
@@ -37,12 +37,13 @@ folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
 sys.path.insert(0, str(folder))
 import killed_measuring
 from verify import sweep
+from verify.profiles import Profile
 from verify.run import tasks
 
 def planned(*arguments):
     return killed_measuring.PLAN
 
-sweep.tasks = planned
+Profile.tasks = planned
 tasks.measure_and_encode = killed_measuring.measure
 
 def begin(out):
