@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.cost_study import Workload
+from verify.studies.cost import Workload
 
 
 FLOOR = "JAX floor, jitted"

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.jax_peer import FLOOR as JAX_FLOOR, STEP as JAX_STEP, JaxPeer
-from verify.cost_study import (
+from verify.studies.cost import (
     FLOOR,
     Method,
     Timing,

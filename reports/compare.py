@@ -26,7 +26,7 @@ AGAINST: frozenset[Change] = frozenset(("introduced", "lost", "worse"))
 """The changes that make a comparison fall short."""
 
 WORSE_BITS = 1.0
-"""A case may become one bit worse (ACCEPTANCE A14)."""
+"""A case may become one bit worse (A14)."""
 INSIDE = 10.0
 """So many times inside its limit, a number is as good as any other."""
 

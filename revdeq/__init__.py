@@ -11,6 +11,7 @@ from revdeq.adjoint import (
 )
 from revdeq.arithmetic import Bitwise as Bitwise, Floating as Floating
 from revdeq.averaging import Averaged as Averaged
+from revdeq.errors import GradientError as GradientError
 from revdeq.estimate import (
     AutomaticBeta as AutomaticBeta,
     EstimateError as EstimateError,
@@ -23,7 +24,6 @@ from revdeq.schedule import (
     constant_schedule as constant_schedule,
 )
 from revdeq.solution import (
-    GradientError as GradientError,
     Health as Health,
     Result as Result,
     Solution as Solution,

@@ -20,13 +20,14 @@ from torch._dynamo import config as dynamo_config, lookup_backend
 from torch._dynamo.exc import TorchDynamoException
 
 from revdeq.arithmetic.floating import scaled
+from revdeq.errors import GradientError
 from revdeq.function import Function, Replay
-from revdeq.half_step import HalfStepUndone
-from revdeq.linearisation import vjp
-from revdeq.narrowing import narrow
-from revdeq.reads import Reach, Substituted, version
+from revdeq.function.border import BatchDims
+from revdeq.function.extras import Extras
+from revdeq.function.linearisation import vjp
+from revdeq.function.reads import Reach, Substituted, version
+from revdeq.half_step import PulledBack
 from revdeq.residual import per_sample
-from revdeq.solution import GradientError
 from revdeq.tree import Leaves, Structure, Tree, flatten, unflatten
 
 
@@ -42,20 +43,33 @@ class CompiledFunction(Function):
         TypeError, ValueError: as for `Function`, or f updates running statistics.
     """
 
-    def __init__(self, function: Callable[[Tree, Tree], Tree], z0: Tree, args: Tree) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Tree],
+        z0: Tree,
+        args: Tree,
+        *,
+        batch_dims: BatchDims | None = None,
+        extras: Extras | None = None,
+    ) -> None:
         _refuse_old_torch()
-        super().__init__(function, z0, args)
+        super().__init__(function, z0, args, batch_dims=batch_dims, extras=extras)
+        if self.extras.has_aux or self.extras.with_step:
+            raise ValueError("compile is True, which has_aux and with_step do not go with; give compile=False.")
         if Reach.of(function).statistics:
             raise ValueError(
                 "function updates running statistics and compile is True; put its normalisation layers in eval mode, "
                 "or give compile=False."
             )
         self._local = tuple(t.detach().requires_grad_(t.requires_grad) for t in self.arg_tensors)
-        self._map = self.map_of(self._with_arg_tensors(self._local))
+        self._map = self.map_of(self.with_arg_tensors(self._local))
 
     def __call__(self, z: Leaves) -> Leaves:
         """Evaluate f once in the forward pass."""
-        return self._run(_value, z, ())[0]
+        at = self.border.narrow(z)
+        value = self._run(self._map, _value, at, ())[0]
+        self.last = (at, tuple(v.detach() for v in value))
+        return value
 
     def half_step(self, state: Leaves, at: Leaves, beta: float | torch.Tensor) -> tuple[Leaves, Leaves]:
         """Return `(1 - beta) state + beta f(at)`, and f(at).
@@ -65,37 +79,44 @@ class CompiledFunction(Function):
             at: the other state.
             beta: relaxation parameter.
         """
-        # At the start both states are one tensor, for which torch.compile would make a graph of its own.
+        at = self.border.narrow(at)
+        moved, value = self.moved(self._map, state, at, beta)
+        self.last = (at, value)
+        return moved, value
+
+    def moved(self, f: "_Map", state: Leaves, at: Leaves, beta: float | torch.Tensor) -> tuple[Leaves, Leaves]:
+        """Return `(1 - beta) state + beta f(at)`, and f(at), for f with any args."""
+        # At the start both states may be one tensor, for which torch.compile would make a graph of its own.
         state = tuple(s.clone() if s is x else s for s, x in zip(state, at, strict=True))
-        value, moved = self._run(_moved, at, (state, beta))
+        value, moved = self._run(f, _moved, at, (state, beta))
         return moved, value
 
     def replay(self, arg_tensors: Leaves, captured_needed: Sequence[bool]) -> "CompiledReplay":
         """Return what undoes compiled half steps in the backward pass; the arguments are those of `Function.replay`."""
         return CompiledReplay(self, arg_tensors, captured_needed)
 
-    def _run(self, compiled: Callable[..., Any], at: Leaves, more: tuple[Any, ...]) -> Any:
+    def _run(self, f: "_Map", compiled: Callable[..., Any], at: Leaves, more: tuple[Any, ...]) -> Any:
         versions = [version(x) for x in at]
         with _reading() as read:
-            tree, *found = self._called(compiled, at, more)
-        self._refuse_changed(at, versions)
-        value = self._checked(tree)
+            tree, *found = self._called(f, compiled, at, more)
+        self.refuse_changed(at, versions)
+        value = self.border.checked(tree, any_float=self.autocasting)
         if not self._started:
             self._started = True
             self._list(read, (*at, *(more[0] if more else ())))
-            if self._random_before is not None and not self._random_before.same_as(self._random_now()):
+            if self.surroundings.moved():
                 raise GradientError(
                     "function draws random numbers and compile is True; a compiled function does not repeat them, so "
                     "draw them before the solve and pass them in args, or give compile=False."
                 )
         return (value, *found)
 
-    def _called(self, compiled: Callable[..., Any], at: Leaves, more: tuple[Any, ...]) -> Any:
+    def _called(self, f: "_Map", compiled: Callable[..., Any], at: Leaves, more: tuple[Any, ...]) -> Any:
         try:
-            return compiled(self._map, at, *more)
+            return compiled(f, at, *more)
         except TorchDynamoException as error:
             # What is wrong with f without compilation too is said as it is said there.
-            self._evaluate(self._narrow(at), self.args)
+            self.evaluate(self.border.narrow(at), self.args)
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise ValueError(
                 f"function could not be compiled to one graph ({' '.join(lines[:2])}); make it plain tensor code "
@@ -104,7 +125,7 @@ class CompiledFunction(Function):
 
     def map_of(self, args: Tree) -> "_Map":
         """Return f with these args in the place of its own, as the graphs see it."""
-        return _Map(self.function, self.structure, tuple(leaf.dtype for leaf in self.z0), args)
+        return _Map(self.function, self.border.structure, self.border.shapes, args)
 
     def _list(self, read: Sequence[torch.Tensor], states: Leaves) -> None:
         """Sort what the graph reads into captured tensors and constants."""
@@ -121,7 +142,7 @@ class CompiledFunction(Function):
         if isinstance(self.function, torch.nn.Module):
             # A later evaluation may read the other parameters: a module decides that by its data.
             trainable += [t for t in self.function.parameters() if t.requires_grad and id(t) not in ids]
-        self._read = self.captured = tuple(trainable)
+        self.read = self.captured = tuple(trainable)
         self.constants = tuple(t for t in outside if not t.requires_grad and not t.is_inference())
 
 
@@ -131,7 +152,8 @@ class CompiledReplay(Replay):
     def __init__(self, function: CompiledFunction, arg_tensors: Leaves, captured_needed: Sequence[bool]) -> None:
         super().__init__(function, arg_tensors, captured_needed)
         self._listed = {id(t) for t in (*function.captured, *self.arg_inputs)}
-        self._map = function.map_of(self._args)
+        self._map = function.map_of(self.args)
+        self._compiled = function
 
     @contextmanager
     def active(self) -> Generator[None]:
@@ -139,20 +161,34 @@ class CompiledReplay(Replay):
         with super().active(), dynamo_config.patch(trace_autograd_ops=True):
             yield
 
+    def half_step(self, state: Leaves, at: Leaves, beta: float | torch.Tensor) -> Leaves:
+        """Take a half step again as the forward pass took it; see `HalfSteps.half_step`."""
+        return self._compiled.moved(self._map, state, at, beta)[0]
+
+    def pull_back(self, at: Leaves, moved: Leaves, other: Leaves, beta: float | torch.Tensor) -> PulledBack:
+        """Go back through one half step; see `ReversedHalfSteps.pull_back`."""
+        with self._listed_alone((*at, *moved, *other)):
+            return _pulled(self._map, self.inputs, at, moved, other, beta)
+
     def undo_half_step(
         self, state: Leaves, at: Leaves, moved: Leaves, other: Leaves, beta: float | torch.Tensor
-    ) -> HalfStepUndone:
-        """Undo one half step; see `ReversedHalfSteps.undo_half_step`."""
+    ) -> PulledBack:
+        """Go back through one half step and undo it; see `ReversedHalfSteps.undo_half_step`."""
+        with self._listed_alone((*state, *at, *moved, *other)):
+            return _undone(self._map, self.inputs, at, state, moved, other, beta)
+
+    @contextmanager
+    def _listed_alone(self, states: Leaves) -> Generator[None]:
+        """Raise where a graph that runs in the block reads a trainable tensor that is not listed."""
         with _reading() as read:
-            undone = _undone(self._map, self.inputs, at, state, moved, other, beta)
-        known = {id(t) for t in (*state, *at, *moved, *other)}
+            yield
+        known = {id(t) for t in states}
         for tensor in read:
             if tensor.requires_grad and id(tensor) not in self._listed and id(tensor) not in known:
                 raise GradientError(
                     f"function read a trainable tensor of shape {tuple(tensor.shape)} in the backward pass that it "
                     "did not read in its first evaluation, so its gradient would be lost; pass it in args."
                 )
-        return undone
 
 
 def _refuse_old_torch() -> None:
@@ -204,47 +240,52 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Map(NamedTuple):
-    """f as the graphs see it: the callable, how its state is made of leaves of which dtypes, and its args."""
+    """f as the graphs see it: the callable, how its state is made of leaves of which shapes, and its args."""
 
     function: Callable[[Tree, Tree], Tree]
     structure: Structure
-    dtypes: tuple[torch.dtype, ...]
+    shapes: tuple[torch.Size, ...]
     args: Tree
 
-    def narrowed(self, state: Leaves) -> Leaves:
-        return tuple(narrow(x, dtype) for x, dtype in zip(state, self.dtypes, strict=True))
-
     def value(self, z: Leaves) -> Tree:
-        return self.function(unflatten(z, self.structure), self.args)
+        shaped = [leaf if leaf.shape == s else leaf.reshape(s) for leaf, s in zip(z, self.shapes, strict=True)]
+        return self.function(unflatten(shaped, self.structure), self.args)
 
 
 def _value_of(f: _Map, at: Leaves) -> tuple[Tree]:
-    return (f.value(f.narrowed(at)),)
+    return (f.value(at),)
 
 
 def _half_step_with(f: _Map, at: Leaves, state: Leaves, beta: float | torch.Tensor) -> tuple[Tree, Leaves]:
-    tree = f.value(f.narrowed(at))
+    tree = f.value(at)
     values = _widened(flatten(tree)[0], state)
     # Not add(alpha=beta): compiled for one number, it keeps that one when beta changes (seen in torch 2.13.0).
     return tree, tuple(scaled(s, 1.0 - beta) + scaled(v, beta) for s, v in zip(state, values, strict=True))
 
 
-def _undone_with(
-    f: _Map, inputs: Leaves, at: Leaves, state: Leaves, moved: Leaves, other: Leaves, beta: float | torch.Tensor
-) -> HalfStepUndone:
+def _pulled_with(
+    f: _Map, inputs: Leaves, at: Leaves, moved: Leaves, other: Leaves, beta: float | torch.Tensor
+) -> PulledBack:
     with torch.enable_grad():
-        z = tuple(x.detach().requires_grad_() for x in f.narrowed(at))
+        z = tuple(x.detach().requires_grad_() for x in at)
         values = tuple(flatten(f.value(z))[0])
     weighted = [scaled(p, beta).to(v.dtype) for p, v in zip(moved, values, strict=True)]
     found = vjp(values, weighted, (*z, *inputs))
-    wide = _widened([v.detach() for v in values], state)
-    return HalfStepUndone(
+    return PulledBack(
         tuple(v.detach() for v in values),
-        tuple(_divided(s - scaled(v, beta), 1.0 - beta) for s, v in zip(state, wide, strict=True)),
         tuple(scaled(p, 1.0 - beta) for p in moved),
         tuple(q if part is None else q + part for q, part in zip(other, found, strict=False)),
         found[len(z) :],
     )
+
+
+def _undone_with(
+    f: _Map, inputs: Leaves, at: Leaves, state: Leaves, moved: Leaves, other: Leaves, beta: float | torch.Tensor
+) -> PulledBack:
+    pulled = _pulled_with(f, inputs, at, moved, other, beta)
+    wide = _widened(pulled.value, state)
+    before = tuple(_divided(s - scaled(v, beta), 1.0 - beta) for s, v in zip(state, wide, strict=True))
+    return PulledBack(pulled.value, pulled.moved, pulled.other, pulled.inputs, before)
 
 
 def _widened(values: Sequence[torch.Tensor], states: Leaves) -> Leaves:
@@ -257,4 +298,5 @@ def _divided(leaf: torch.Tensor, divisor: float | torch.Tensor) -> torch.Tensor:
 
 _value = _compiled(_value_of)
 _moved = _compiled(_half_step_with)
+_pulled = _compiled(_pulled_with)
 _undone = _compiled(_undone_with)

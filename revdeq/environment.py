@@ -69,6 +69,23 @@ class DrawsRefused(TorchDispatchMode):
         return func(*args, **given)
 
 
+class DrawsSeen(TorchDispatchMode):
+    """Notices random numbers that are drawn inside the block.
+
+    Attributes:
+        drew: whether any were.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drew = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        self.drew = self.drew or (torch.Tag.nondeterministic_seeded in func.tags and _chance(func, args, given) != 0.0)
+        return func(*args, **given)
+
+
 def _chance(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
     """Return the chance of dropout that an operation is given; 1 for one that draws without being told."""
     for place, argument in enumerate(func._schema.arguments):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from revdeq.probe import probing
 from revdeq.rates import balanced_beta, optimal_averaging
 from revdeq.tree import Tree, flatten, unflatten
 
@@ -93,12 +94,8 @@ class Jacobian:
         self.size = sum(leaf.numel() for leaf in leaves)
         if self.size == 0:
             raise ValueError("z is empty, so df/dz has no eigenvalue: pass a state with at least one component")
-        devices = [leaf.device for leaf in leaves if leaf.device.type == "cuda"]
-        # The caller's random numbers are left as they were; one evaluation means one dropout mask.
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            value, returned = flatten(function(unflatten(self._z, structure), args))
-        if returned != structure or [v.shape for v in value] != [leaf.shape for leaf in leaves]:
-            raise ValueError("function(z, args) must return the structure and the shapes of z")
+        with probing(function, unflatten(self._z, structure), args) as f, torch.enable_grad():
+            value, _ = flatten(f(unflatten(self._z, structure)))
         if not all(bool(torch.isfinite(v).all()) for v in value):
             raise EstimateError("function(z, args) is not finite at this z: estimate at a state where it is")
         self._value = [v for v in value if v.requires_grad]
@@ -320,12 +317,12 @@ def automatic_beta(
         ValueError: an argument outside its range.
     """
     if warm_up < 0:
-        raise ValueError(f"warm_up must be at least 0, got {warm_up}")
+        raise ValueError(f"warm_up is {warm_up}; it must be at least 0")
     z: Any = z0
-    with torch.no_grad():
+    with probing(function, z0, args) as f, torch.no_grad():
         for _ in range(warm_up):
             leaves, structure = flatten(z)
-            value, _ = flatten(function(z, args))
+            value, _ = flatten(f(z))
             z = unflatten([(a + b) / 2 for a, b in zip(leaves, value, strict=True)], structure)
     spectrum = extreme_eigenvalues(function, z, args, rtol=rtol, max_products=max_products)
     furthest = max(spectrum.real_max, -spectrum.real_min)
@@ -347,6 +344,6 @@ def automatic_beta(
 
 def _check_budget(rtol: float, limit: int) -> None:
     if not (0 < rtol < 1):
-        raise ValueError(f"rtol must be between 0 and 1, got {rtol!r}")
+        raise ValueError(f"rtol is {rtol!r}; it must be between 0 and 1")
     if limit < 1:
-        raise ValueError(f"the number of products must be at least 1, got {limit}")
+        raise ValueError(f"the number of products is {limit}; it must be at least 1")

@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from revdeq.linearisation import PartialLeaves
+from revdeq.function.linearisation import PartialLeaves
 from revdeq.tree import Leaves
 
 
@@ -22,35 +22,46 @@ class HalfSteps(Protocol):
         ...
 
 
-class HalfStepUndone(NamedTuple):
-    """One half step undone; see NOTE [One reversed half step] in `revdeq.adjoint.reversal`.
+class PulledBack(NamedTuple):
+    """What one reversed half step gives; see NOTE [One reversed half step] in `revdeq.adjoint.pullback`.
 
     Attributes:
         value: leaves of f.
-        state: the moved state before the half step.
-        moved: the cotangent of the moved state before it.
+        moved: the cotangent of the moved state before the half step.
         other: the cotangent of the other state before it.
         inputs: gradients of `Replay.inputs`.
+        state: the moved state before it; empty where it was not asked for.
     """
 
     value: Leaves
-    state: Leaves
     moved: Leaves
     other: Leaves
     inputs: PartialLeaves
+    state: Leaves = ()
 
 
 class ReversedHalfSteps(Protocol):
-    """Evaluates f and its VJP within the half step that they undo."""
+    """Evaluates f and its VJP within the half step that they go back through."""
+
+    def pull_back(self, at: Leaves, moved: Leaves, other: Leaves, beta: float | torch.Tensor) -> PulledBack:
+        """Go back through one half step without its states.
+
+        Args:
+            at: the other state, at which f is evaluated, as f sees it.
+            moved: cotangent of the moved state; zero for samples that took no such step.
+            other: cotangent of the other state.
+            beta: relaxation parameter, or a tensor with one entry a sample.
+        """
+        ...
 
     def undo_half_step(
         self, state: Leaves, at: Leaves, moved: Leaves, other: Leaves, beta: float | torch.Tensor
-    ) -> HalfStepUndone:
-        """Undo one half step.
+    ) -> PulledBack:
+        """Go back through one half step and rebuild the state that it moved.
 
         Args:
-            state: the state that it moved.
-            at: the other state, at which f is evaluated.
+            state: the moved state after it.
+            at: the other state, at which f is evaluated, as f sees it.
             moved: cotangent of the moved state; zero for samples that took no such step.
             other: cotangent of the other state.
             beta: relaxation parameter, or a tensor with one entry a sample.

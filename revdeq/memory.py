@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from revdeq.probe import probing
 from revdeq.tree import Structure, Tree, flatten, unflatten
 
 
@@ -66,5 +67,7 @@ def _saved_storages(
         return tensor
 
     tracked = [leaf.detach().clone().requires_grad_() for leaf in leaves]
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        return saved, function(unflatten(tracked, structure), args)
+    with probing(function, unflatten(tracked, structure), args) as f, torch.enable_grad():
+        f(unflatten(tracked, structure))  # what a first evaluation finds out is not part of the graph of the others
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            return saved, f(unflatten(tracked, structure))

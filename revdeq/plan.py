@@ -78,17 +78,17 @@ def plan(
         EstimateError: the eigenvalues of function could not be estimated.
     """
     if not (gradient_error > 0 and math.isfinite(gradient_error)):
-        raise ValueError(f"gradient_error must be positive and finite, got {gradient_error!r}")
+        raise ValueError(f"gradient_error is {gradient_error!r}; it must be positive and finite")
     if target not in ("fixed-point", "n-step"):
-        raise ValueError(f"target must be 'fixed-point' or 'n-step', got {target!r}")
+        raise ValueError(f"target is {target!r}; it must be 'fixed-point' or 'n-step'")
     if target == "n-step" and num_steps is None:
         raise ValueError("target='n-step' needs num_steps: without steps the 0-step gradient has no error")
     if num_steps is not None and num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        raise ValueError(f"num_steps is {num_steps}; it must be at least 1")
     if max_steps < 1:
-        raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+        raise ValueError(f"max_steps is {max_steps}; it must be at least 1")
     if arithmetic not in ("floating", "bitwise", None):
-        raise ValueError(f"arithmetic must be 'floating', 'bitwise' or None, got {arithmetic!r}")
+        raise ValueError(f"arithmetic is {arithmetic!r}; it must be 'floating', 'bitwise' or None")
     if arithmetic == "bitwise" and state_dtype is not None:
         raise ValueError(
             f"state_dtype is {dtype_name(state_dtype)} but bitwise states are integers: leave one of them out"

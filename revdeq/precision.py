@@ -17,7 +17,7 @@ where the first part is what stored states have too: f is off by u_f at every ev
 cotangents dies away with the contraction rate rho.
 
 with u_f the unit roundoff of f and u that of the states. C_f and C_s are measured, and confirmed, by
-`verify.envelope`. All variances are subharmonic in kappa: for a region of eigenvalues its boundary is enough.
+`verify.rounding.envelope`. All variances are subharmonic in kappa: for a region of eigenvalues its boundary is enough.
 
 States wider than f meet f as the very numbers of the forward pass, so that f repeats itself and w does not act: then
 d <- d / a + nu. Of D components, D p are rounded otherwise, by 2 u_f, where p is the error of the states over 2 u_f.
@@ -37,7 +37,7 @@ from revdeq.rates.spectral import spectral_rate
 
 
 STATE_CONSTANT = 0.4
-"""C_s: just above the greatest error of reversal over its sum that `verify.envelope` has measured."""
+"""C_s: just above the greatest error of reversal over its sum that `verify.rounding.envelope` has measured."""
 
 FUNCTION_CONSTANT = 8.0
 """C_f: the error of the gradient of few stored states in units roundoff of f, its 99th percentile; the median is 2."""
@@ -222,7 +222,7 @@ class _Run:
 
 def _check_steps(num_steps: int) -> None:
     if num_steps < 0:
-        raise ValueError(f"num_steps must be at least 0, got {num_steps}")
+        raise ValueError(f"num_steps is {num_steps}; it must be at least 0")
 
 
 def _spread(variance: Tensor) -> Tensor:

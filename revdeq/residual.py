@@ -1,6 +1,7 @@
 """The one residual, `||f(z) - z||` per sample, and the one rule by which a solve stops."""
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,6 +107,20 @@ def masked(active: torch.Tensor | None, leaves: Leaves) -> Leaves:
     return tuple(torch.where(per_sample(active, leaf), leaf, torch.zeros_like(leaf)) for leaf in leaves)
 
 
+def _whole(name: str, value: object, allowed: str) -> int:
+    """Return an integer of whatever kind as an int.
+
+    Raises:
+        TypeError: it is none.
+    """
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        pass
+    raise TypeError(f"{name} is {value!r}; it must be {allowed}.")
+
+
 @dataclass(frozen=True)
 class Stopping:
     """When to stop: after `max_steps` steps, or earlier where `||f(z) - z|| <= atol + rtol ||f(z)||`.
@@ -114,19 +129,21 @@ class Stopping:
         max_steps: number of steps, an int >= 0.
         rtol: relative tolerance, dimensionless; None together with `atol` for a fixed number of steps.
         atol: absolute tolerance in the unit of z.
+        save_at: numbers of steps after which the state is returned too, each from 0 to max_steps, without tolerances.
 
     Raises:
-        TypeError: max_steps is not an int, or a tolerance is not a number.
-        ValueError: max_steps < 0; one tolerance without the other; a tolerance that is negative or not finite.
+        TypeError: max_steps or an entry of save_at is not an int, or a tolerance is not a number.
+        ValueError: max_steps < 0; one tolerance without the other; a tolerance that is negative or not finite; save_at
+            with tolerances, or outside its range.
     """
 
     max_steps: int
     rtol: float | None = None
     atol: float | None = None
+    save_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_steps, bool) or not isinstance(self.max_steps, int):
-            raise TypeError(f"max_steps is {self.max_steps!r}; it must be an int >= 0, such as 8.")
+        object.__setattr__(self, "max_steps", _whole("max_steps", self.max_steps, "an int >= 0, such as 8"))
         if self.max_steps < 0:
             raise ValueError(f"max_steps is {self.max_steps}; it must be an int >= 0, such as 8.")
         # One tolerance without the other would silently mean zero for the missing one.
@@ -142,6 +159,19 @@ class Stopping:
                 raise TypeError(f"{name} is {value!r}; it must be a finite number >= 0.")
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} is {value}; it must be a finite number >= 0.")
+
+        saved = tuple(_whole("an entry of save_at", n, "a number of steps, an int") for n in self.save_at)
+        object.__setattr__(self, "save_at", saved)
+        if len(set(saved)) < len(saved):
+            raise ValueError(f"save_at is {saved}; name each number of steps once.")
+        if saved and self.by_tolerance:
+            raise ValueError(
+                "save_at is given with rtol and atol, with which samples take different numbers of steps; leave the "
+                "tolerances out."
+            )
+        for n in saved:
+            if not 0 <= n <= self.max_steps:
+                raise ValueError(f"save_at holds {n}; its entries must be from 0 to max_steps = {self.max_steps}.")
 
     @property
     def by_tolerance(self) -> bool:

@@ -172,4 +172,4 @@ def schedule_errors(schedule: Schedule, kappa: complex | Tensor) -> ScheduleErro
 
 def _check_steps(num_steps: int) -> None:
     if num_steps < 0:
-        raise ValueError(f"num_steps must be at least 0, got {num_steps}")
+        raise ValueError(f"num_steps is {num_steps}; it must be at least 0")

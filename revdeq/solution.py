@@ -3,12 +3,16 @@
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 
 from revdeq.estimate import AutomaticBeta
 from revdeq.schedule import Schedule
 from revdeq.tree import Tree
+
+
+State = TypeVar("State")
 
 
 class Result(enum.Enum):
@@ -64,43 +68,53 @@ class SolveError(RuntimeError):
         self.result = result
 
 
-class GradientError(RuntimeError):
-    """A gradient that would be wrong, missing or not to be trusted, refused instead of returned."""
-
-
 @dataclass
 class Health:
-    """What the backward pass found out about its own accuracy, at no extra evaluation of f.
+    """What the backward pass found out about its own accuracy.
 
-    The fields are None until a backward pass has run, and where they do not concern the adjoint. They are estimates and
-    measurements, not bounds.
+    The fields are None until a backward pass has run, and where they do not concern the adjoint.
 
     Attributes:
-        reconstruction_error: `||(y, z) rebuilt - (z0, z0)|| / ||(y_N, z_N)||`, dimensionless.
-        start_cotangent: norm of the cotangent at the start divided by the norm at the end, dimensionless.
-        bits_left: estimated correct bits of the gradient, `-log2` of its relative error that reversal causes.
-        replay_error: `||f(y_N) in backward - f(y_N) in forward|| / ||f(y_N)||`; 0 when f repeats to the bit.
-        bitwise: whether the reversed states are sure to be those of the forward pass to the bit: the states were
-            integers (`arithmetic="bitwise"`), and the start came back as it was. False in floating arithmetic.
-        fell_back: whether the gradient was computed again from checkpoints because it was not to be trusted.
+        verified: whether f was evaluated at the very bits of the forward pass and returned them again: the gradient
+            then is, to the bit, that of stored states, and reversal has lost nothing. What f's own roundings cost, in
+            every adjoint alike, is not measured here.
+        segments: stretches of steps that were undone from stored states; 0 where nothing was undone.
+        repeated_segments: those that did not come back to the bit and were taken again, forwards, from stored states.
+        repeated_evaluations: evaluations of f that this took beyond those of the plain backward pass.
+        stored_bytes: bytes kept between the passes, the sources (z0, args, what f reads) apart.
+        replay_error: greatest relative difference of a value of f from that of the forward pass; 0 where f repeats to
+            the bit.
+        reconstruction_error: `||(y, z) rebuilt - (z0, z0)|| / ||(y_N, z_N)||`, measured, with `verify=False`.
+        start_cotangent: norm of the cotangent at the start divided by the norm at the end, likewise.
+        reversal_error: the relative error of the gradient that reversal is estimated to have caused, likewise; an
+            estimate for all leaves together, no bound for one of them.
         adjoint_residual: greatest `||g - v||` over the samples of the adjoint equation v = g(v) (`ImplicitAdjoint`).
         adjoint_steps: steps that the solver of the adjoint equation took.
-        passes: number of backward passes measured so far.
+        passes: number of backward passes so far.
     """
 
+    verified: bool | None = None
+    segments: int = 0
+    repeated_segments: int = 0
+    repeated_evaluations: int = 0
+    stored_bytes: int | None = None
+    replay_error: float | None = None
     reconstruction_error: float | None = None
     start_cotangent: float | None = None
-    bits_left: float | None = None
-    replay_error: float | None = None
-    bitwise: bool = False
-    fell_back: bool = False
+    reversal_error: float | None = None
     adjoint_residual: float | None = None
     adjoint_steps: int | None = None
     passes: int = 0
 
+    def begin_pass(self) -> None:
+        """Count a backward pass and forget what the one before it found."""
+        self.passes += 1
+        self.verified = self.replay_error = None
+        self.segments = self.repeated_segments = self.repeated_evaluations = 0
+
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Generic[State]):
     """The states that a solve returns and how it went.
 
     Attributes:
@@ -108,20 +122,24 @@ class Solution:
         y1: the final coupled state y_N, likewise and differentiable too; None for solvers that have no second state.
         num_steps: int64 tensor of the steps taken, one entry a sample, or 0-d where the state is one sample.
         sample_results: int8 tensor of `Result.code`, one entry a sample, or 0-d.
-        health: filled in by the backward pass of `ReversibleAdjoint`; None for other adjoints.
+        health: filled in by the backward pass; None for adjoints that measure nothing there.
         beta: relaxation of `Reversible`: the number, given or chosen by "auto"; the schedule; for "adaptive" a float64
             tensor of the betas taken, shape (*samples, max_steps), NaN where none was. None for other solvers.
         estimate: the spectrum from which "auto" chose, with the evaluations of f and the products that it took; else
             None.
+        aux: the auxiliary output of function, differentiable; None without has_aux.
+        saved: the states z_n of save_at, in its order, differentiable.
     """
 
-    z1: Tree
-    y1: Tree | None
+    z1: State
+    y1: State | None
     num_steps: torch.Tensor
     sample_results: torch.Tensor
     health: Health | None
     beta: float | Schedule | torch.Tensor | None
     estimate: AutomaticBeta | None
+    aux: Tree
+    saved: tuple[State, ...]
     _residual: Callable[[], torch.Tensor] = field(repr=False)
 
     @property
@@ -129,7 +147,10 @@ class Solution:
         """The residual `||f(z1) - z1||` in the 2-norm, one entry a sample, or 0-d; not differentiable.
 
         A solve with tolerances has it already. A solve with a fixed number of steps has not evaluated f at z1: reading
-        this costs one evaluation the first time, and nothing if it is never read.
+        this costs two evaluations the first time, one to see that f is what it was, and nothing if it is never read.
+
+        Raises:
+            RuntimeError: the state, or something that f reads, has changed since the solve.
         """
         return self._residual()
 

@@ -12,7 +12,7 @@ from verify.plan import CurveKey, Plan, PlannedCurve, PlannedFault
 from verify.planted.faults import planned_faults
 from verify.profiles import PROFILES, Profile
 from verify.result import FaultRecord, NotMeasured, Results
-from verify.studies import STUDIES, studies_left_out
+from verify.studies.registry import STUDIES, studies_left_out
 from verify.trial.bench import subject_options
 
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from verify.checks._where import BETAS
 from verify.problems import PROBLEMS, get_problem
 from verify.result import NotMeasured
-from verify.studies import STUDIES
+from verify.studies.registry import STUDIES
 from verify.tasks import EnvelopeTask, GridTask, ProblemTask, SelftestTask, StudyTask, Task
 
 

@@ -54,7 +54,7 @@ def spectrum_of(
         Lehoucq, Sorensen, Yang, "ARPACK Users' Guide" (1998), doi:10.1137/1.9780898719628.
     """
     if count < 1 or not (rtol > 0):
-        raise ValueError(f"count must be at least 1 and rtol positive, got {count} and {rtol!r}")
+        raise ValueError(f"count is {count} and rtol {rtol!r}; they must be at least 1 and positive")
     jacobian = Jacobian(function, z, args)
     if jacobian.size <= DENSE_SIZE:
         rows = [jacobian.transposed(row).cpu() for row in torch.eye(jacobian.size, dtype=torch.float64)]

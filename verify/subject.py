@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 import revdeq
 from revdeq.arithmetic.base import LeafState
 from revdeq.narrowing import narrow
-from revdeq.solver.reversible import Coupled, Reversible
+from revdeq.solver.reversible import Coupled, Reversible, ReversibleIteration
 
 
 Adjoint = Literal["reversible", "default", "unrolled", "implicit"]
@@ -105,12 +105,12 @@ class RevdeqSubject:
         solution = revdeq.solve(
             function, z0, args, solver=_solver(settings), adjoint=_adjoint(settings), max_steps=settings.num_steps
         )
-        z1, y1 = cast("Tensor", solution.z1), cast("Tensor", solution.y1)
-        return Solved(z1, y1, solution.num_steps)
+        assert solution.y1 is not None
+        return Solved(solution.z1, solution.y1, solution.num_steps)
 
     def reconstruct(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> list[tuple[Tensor, Tensor]]:
         """As `Subject.reconstruct`: `Reversible.step`, undone by `undo_z` and `undo_y`."""
-        solver = _solver(settings).recording()
+        solver = _solver(settings).bound_to(None, settings.num_steps).recording()
 
         def evaluate(state: torch.Tensor) -> tuple[torch.Tensor, ...]:
             return (function(narrow(state, z0.dtype), args),)
@@ -162,7 +162,7 @@ def load_subject(name: str) -> Subject:
 
 def _adjoint(settings: Settings) -> Any:
     if settings.adjoint == "reversible":
-        return revdeq.ReversibleAdjoint(min_bits=0)
+        return revdeq.ReversibleAdjoint(verify=False)
     if settings.adjoint == "default":
         return revdeq.ReversibleAdjoint()
     if settings.adjoint == "unrolled":
@@ -176,5 +176,5 @@ def _solver(settings: Settings) -> Reversible:
     return Reversible(settings.beta, state_dtype=settings.state_dtype)
 
 
-def _value(solver: Reversible, states: tuple[LeafState, ...]) -> torch.Tensor:
-    return solver.values(states)[0]
+def _value(solver: ReversibleIteration, states: tuple[LeafState, ...]) -> torch.Tensor:
+    return solver.half_steps.values(states)[0]

@@ -29,7 +29,7 @@ from verify.planning import absence
 from verify.profiles import profile_named
 from verify.result import NotMeasured, Results, ResultsError
 from verify.result_file import read_results, write_results
-from verify.studies import studies_left_out
+from verify.studies.registry import studies_left_out
 from verify.subject import load_subject
 from verify.tasks import Part, Task, replay
 

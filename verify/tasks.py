@@ -10,7 +10,6 @@ import torch
 
 from revdeq.rates import spectral_rate
 from verify.case import BITWISE, Case
-from verify.census import has_bitwise_form
 from verify.checks import checks_for
 from verify.checks._where import PROBE_STEPS
 from verify.curves import PRECISIONS as PRECISIONS, measure_curves, planned_curves
@@ -18,7 +17,8 @@ from verify.plan import CurveKey, PlannedCurve
 from verify.planted.selftest import selftest
 from verify.problems import get_problem
 from verify.result import Curve, FaultRecord, Measurement
-from verify.studies import measure_study
+from verify.rounding.census import has_bitwise_form
+from verify.studies.registry import measure_study
 from verify.subject import Subject, load_subject
 from verify.trial import Trial
 from verify.trial.bench import Bench, subject_options

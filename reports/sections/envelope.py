@@ -12,8 +12,8 @@ from reports.dossier import Dossier
 from reports.figures.envelope import Reach, envelope
 from reports.figures.key import precision_order
 from reports.text import ABSENT, number, plural, precision
-from verify.envelope import BITWISE, CAP, TOLERANCES
 from verify.result import Curve
+from verify.rounding.envelope import BITWISE, CAP, TOLERANCES
 
 
 SHOWN_CONSTANT = 0.9

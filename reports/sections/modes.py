@@ -12,9 +12,9 @@ from reports.figures.modes import MODE_ORDER, mode_costs, mode_errors
 from reports.figures.style import method_appearance
 from reports.figures.svg import figure_name
 from reports.text import ABSENT, binary_size, number, plural
-from verify.envelope import TOLERANCES
 from verify.result import Curve
-from verify.roundoff_study.cost import SAMPLES, WIDTH
+from verify.rounding.envelope import TOLERANCES
+from verify.studies.rounding.cost import SAMPLES, WIDTH
 
 
 EXACT = ("floating", "wide", "bitwise", "checkpointed")

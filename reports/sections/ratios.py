@@ -12,12 +12,12 @@ from reports.figures.ratios import ratios
 from reports.text import number, plural, precision
 from verify.checks import CRITERIA
 from verify.criteria import RATIO_LIMIT
-from verify.error_model import TOO_GOOD
 from verify.result import Measurement
+from verify.studies.rounding.ratios import TOO_GOOD
 
 
 CEILING = 30.0
-"""The R beyond which no explanation is accepted (ACCEPTANCE A1 to A3)."""
+"""The R beyond which no explanation is accepted (A1, A2, A3)."""
 
 NAMED = 6
 """Extremes in the table, of each kind; the first of each is named in the picture."""

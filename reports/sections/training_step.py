@@ -12,8 +12,8 @@ from reports.figures.cost_ratio import cost_ratio
 from reports.figures.memory import memory
 from reports.figures.svg import figure_name
 from reports.text import ABSENT, binary_size, number
-from verify.cost_study import FLOOR
 from verify.result import Curve
+from verify.studies.cost import FLOOR
 
 
 Key = tuple[str, str, str]

@@ -8,12 +8,13 @@ from typing import ClassVar, NamedTuple, NoReturn
 import torch
 from torch._C._functorch import peek_interpreter_stack
 
+from revdeq.errors import GradientError
 from revdeq.function import Function
-from revdeq.iterate import Outcome, iterate
+from revdeq.iterate import Outcome, Watch, iterate
 from revdeq.narrowing import narrow
 from revdeq.residual import Stopping, masked, per_sample
-from revdeq.solution import GradientError, Health, Result
-from revdeq.solver.base import Evaluate, Solver
+from revdeq.solution import Health, Result
+from revdeq.solver.base import Evaluate, Iteration
 from revdeq.tree import Leaves
 
 
@@ -25,12 +26,16 @@ class Attached(NamedTuple):
         y1: leaves of the coupled state, likewise; None where the solver has none.
         outcome: steps, results and residual; its `state` is None, so that nothing holds on to the states.
         health: what the backward pass will find out; None for adjoints that measure nothing there.
+        aux: leaves of the auxiliary output of f.
+        saved: leaves of the states of `Stopping.save_at`, in z0's dtypes.
     """
 
     z1: Leaves
     y1: Leaves | None
     outcome: Outcome
     health: Health | None
+    aux: Leaves = ()
+    saved: tuple[Leaves, ...] = ()
 
 
 class Adjoint(ABC):
@@ -38,12 +43,16 @@ class Adjoint(ABC):
 
     Attributes:
         compiles: whether it can differentiate half steps that were compiled together with f.
+        saves: whether it can differentiate the states of steps within a solve.
+        of_fixed_point: whether its gradient is that of the fixed point, and knows nothing of steps.
     """
 
     compiles: ClassVar[bool] = False
+    saves: ClassVar[bool] = False
+    of_fixed_point: ClassVar[bool] = False
 
     @abstractmethod
-    def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
+    def run(self, f: Function, solver: Iteration, stopping: Stopping) -> Attached:
         """Iterate the solver on f and attach the gradient to its result.
 
         Args:
@@ -54,11 +63,6 @@ class Adjoint(ABC):
         Raises:
             TypeError: this adjoint cannot differentiate this solver; the sentence names one that can.
         """
-
-
-def narrowed(leaves: Leaves, f: Function) -> Leaves:
-    """Return the leaves in the dtypes of z0."""
-    return tuple(narrow(leaf, start.dtype) for leaf, start in zip(leaves, f.z0, strict=True))
 
 
 def final_leaves(leaves: Leaves, outcome: Outcome, f: Function) -> Leaves:
@@ -77,6 +81,16 @@ def final_leaves(leaves: Leaves, outcome: Outcome, f: Function) -> Leaves:
         return final  # a fixed number of steps has no sample that went back to its start
     broken = broken_samples(outcome)
     return tuple(leaf.masked_fill(per_sample(broken, leaf), math.nan) for leaf in final)
+
+
+def evaluations_in_steps(outcome: Outcome, solver: Iteration) -> int:
+    """Return how many evaluations of f the steps took, the one that judges the last state apart.
+
+    Args:
+        outcome: how the loop ended.
+        solver: the iteration.
+    """
+    return solver.evaluations_per_step * outcome.loops
 
 
 def broken_samples(outcome: Outcome) -> torch.Tensor:
@@ -124,7 +138,9 @@ def refuse_transforms() -> None:
         )
 
 
-def iterate_without_graph(evaluate: Evaluate, solver: Solver, stopping: Stopping, *, of: Function) -> Outcome:
+def iterate_without_graph(
+    evaluate: Evaluate, solver: Iteration, stopping: Stopping, *, of: Function, watch: Watch | None = None
+) -> Outcome:
     """Run the loop without recording a graph, and find what f reads if a gradient may be wanted.
 
     Args:
@@ -132,6 +148,7 @@ def iterate_without_graph(evaluate: Evaluate, solver: Solver, stopping: Stopping
         solver: the iteration.
         stopping: when it ends.
         of: the user's function.
+        watch: is told of every step.
 
     Raises:
         GradientError: called inside torch.func transforms, where the backward pass of this adjoint cannot run.
@@ -140,7 +157,7 @@ def iterate_without_graph(evaluate: Evaluate, solver: Solver, stopping: Stopping
     if torch.is_grad_enabled():
         of.record_reads()
     with torch.no_grad():
-        return iterate(evaluate, solver, tuple(leaf.detach() for leaf in of.z0), stopping)
+        return iterate(evaluate, solver, tuple(leaf.detach() for leaf in of.z0), stopping, watch or Watch())
 
 
 def wants_gradient(f: Function) -> bool:
@@ -178,3 +195,17 @@ def refuse_second_derivative(
     anchors = [t for t in sources if t is not None and t.requires_grad]
     guarded = iter(_NoSecondDerivative.apply(len(present), *present, *anchors) if present else ())
     return tuple(None if g is None else next(guarded) for g in grads)
+
+
+def not_repeated(where: str) -> GradientError:
+    """Return the refusal of a function that changed between the passes.
+
+    Args:
+        where: at which evaluation that was seen, in words.
+    """
+    return GradientError(
+        f"function does not repeat: evaluated again in the backward pass it returned other values ({where}), so it is "
+        "not one map, or something that it reads has changed since the forward pass (an attribute of a module, "
+        "`.data`, a counter, numbers drawn outside torch); make every evaluation the same, hand what changes from "
+        "solve to solve in args, or use UnrolledAdjoint."
+    )

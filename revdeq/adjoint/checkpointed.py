@@ -2,19 +2,21 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from revdeq.adjoint.base import Adjoint, Attached, final_leaves, refuse_transforms
+from revdeq.adjoint.base import Adjoint, Attached, evaluations_in_steps, final_leaves, not_repeated, refuse_transforms
+from revdeq.errors import GradientError
+from revdeq.fingerprint import sketch
 from revdeq.function import Function
-from revdeq.iterate import Outcome, completed, frozen, iterate, where_active
+from revdeq.function.linearisation import repeatability
+from revdeq.iterate import Masks, Outcome, completed, iterate, masked_step
 from revdeq.residual import Stopping
-from revdeq.solution import GradientError
-from revdeq.solver.base import Evaluate, Solver, State
+from revdeq.solver.base import Iteration, State
 from revdeq.solver.parameters import validated_count
 from revdeq.tree import Leaves, flatten, unflatten
 
@@ -45,14 +47,15 @@ class CheckpointedAdjoint(Adjoint):
     def __repr__(self) -> str:
         return f"CheckpointedAdjoint(segment={self.segment})"
 
-    def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
+    def run(self, f: Function, solver: Iteration, stopping: Stopping) -> Attached:
         """Iterate with the graph of one segment at a time; see `Adjoint.run`."""
         refuse_transforms()
         if not torch.is_grad_enabled():
             outcome = iterate(f, solver, f.z0, stopping)
+            aux = f.extras.collected(evaluations_in_steps(outcome, solver))
         else:
             f.record_reads(keep_graph=True)
-            outcome = (
+            outcome, aux = (
                 self._run_to_tolerance(f, solver, stopping) if stopping.by_tolerance else self._run(f, solver, stopping)
             )
         coupled = solver.coupled(outcome.state)
@@ -61,23 +64,74 @@ class CheckpointedAdjoint(Adjoint):
             None if coupled is None else final_leaves(coupled, outcome, f),
             outcome._replace(state=None),
             None,
+            aux,
         )
 
-    def _run(self, f: Function, solver: Solver, stopping: Stopping) -> Outcome:
+    def _run(self, f: Function, solver: Iteration, stopping: Stopping) -> tuple[Outcome, Leaves]:
         surroundings = _Surroundings(f)
-        state = iterate_in_segments(f, solver, f.z0, None, stopping.max_steps, self.segment, surroundings)
+        masks = [None] * stopping.max_steps
+        state, aux = iterate_in_segments(_Repeated(f), solver, f.z0, masks, self.segment, surroundings)
         surroundings.close()
-        return completed(state, solver, f.z0, stopping.max_steps)
+        return completed(state, solver, f.z0, stopping.max_steps), aux
 
-    def _run_to_tolerance(self, f: Function, solver: Solver, stopping: Stopping) -> Outcome:
+    def _run_to_tolerance(self, f: Function, solver: Iteration, stopping: Stopping) -> tuple[Outcome, Leaves]:
+        masks = Masks()
         with torch.no_grad():
-            found = iterate(f, solver, tuple(leaf.detach() for leaf in f.z0), stopping)
+            found = iterate(f, solver, tuple(leaf.detach() for leaf in f.z0), stopping, masks)
         surroundings = _Surroundings(f)
         surroundings.close()
-        last = int(found.num_steps.max()) if found.num_steps.numel() else 0
         with surroundings():
-            state = iterate_in_segments(f, solver, f.z0, found.num_steps, last, self.segment, surroundings)
-        return found._replace(state=state)
+            state, aux = iterate_in_segments(_Repeated(f), solver, f.z0, masks.taken, self.segment, surroundings)
+        return found._replace(state=state), aux
+
+
+class _Repeated:
+    """Evaluates f, and refuses an evaluation that repeats an earlier one with another value.
+
+    Args:
+        f: the user's function.
+    """
+
+    def __init__(self, f: Function) -> None:
+        self._f = f
+        self._sketches: list[tuple[torch.Tensor, float]] = []
+        self._next = 0
+
+    def start(self, evaluation: int) -> None:
+        """Say which evaluation is the next one, in the order in which they were made first."""
+        self._next = self._f.extras.position = evaluation
+        self._f.extras.forget()
+
+    def aux(self) -> Leaves:
+        """Return the auxiliary output of the evaluations since `start`, last or sum, and let go of it."""
+        return self._f.extras.collected(self._next)
+
+    def joined(self, before: Leaves, aux: Leaves) -> Leaves:
+        """Return the auxiliary output of two stretches of evaluations, the earlier one's first."""
+        together = self._f.extras.has_aux == "sum" and before
+        return tuple(a + b for a, b in zip(before, aux, strict=True)) if together else aux
+
+    @property
+    def count(self) -> int:
+        """Number of evaluations made so far, or where the next one stands among them."""
+        return self._next
+
+    def __call__(self, z: Leaves) -> Leaves:
+        """Evaluate f."""
+        value = self._f(z)
+        if self._f.capturing:
+            return value  # nothing can be compared in the capture of a CUDA graph
+        with torch.no_grad():
+            found = sketch(value)
+            if self._next == len(self._sketches):
+                self._sketches.append((found, repeatability(value)))
+            else:
+                before, allowed = self._sketches[self._next]
+                error = float((found - before).norm() / before.norm().clamp(min=torch.finfo(torch.float64).tiny))
+                if not error <= allowed:
+                    raise not_repeated(f"evaluation {self._next}, relative difference {error:.1e}")
+        self._next += 1
+        return value
 
 
 class _Surroundings:
@@ -127,54 +181,53 @@ class _EachTime(AbstractContextManager[None]):
 
 
 def iterate_in_segments(
-    f: Evaluate,
-    solver: Solver,
+    f: _Repeated,
+    solver: Iteration,
     z0: Leaves,
-    num_steps: torch.Tensor | None,
-    max_steps: int,
+    masks: Sequence[torch.Tensor | None],
     segment: int | None,
     surroundings: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
-) -> State:
-    """Take the recorded numbers of steps with a graph that stores the state every `segment` steps.
-
-    The steps between are computed again in backward: two evaluations of f for each one of the plain loop.
+) -> tuple[State, Leaves]:
+    """Take steps with a graph that stores the state every `segment` steps and computes those between again in backward.
 
     Args:
         f: evaluates the function, differentiably.
         solver: the iteration.
         z0: leaves of the start state.
-        num_steps: int64 tensor of steps per sample; None where each takes max_steps.
-        max_steps: the greatest entry of num_steps, or a bound of it.
-        segment: steps in a segment, an int >= 1; None for about sqrt(max_steps), which stores the least.
+        masks: for each step the samples that take it; None for all.
+        segment: steps in a segment, an int >= 1; None for about sqrt(N), which stores the least.
         surroundings: entered round every repetition.
 
     Returns:
-        The solver's final state.
+        The solver's final state, and the leaves of the auxiliary output.
     """
-    length = max(1, round(math.sqrt(max_steps))) if segment is None else segment
-    uniform = num_steps is None or bool((num_steps == max_steps).all())
+    length = max(1, round(math.sqrt(len(masks)))) if segment is None else segment
+    uniform = all(active is None or bool(active.all()) for active in masks)
 
-    def run(first: int, last: int, *leaves: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def run(first: int, last: int, begin: int, *leaves: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        f.start(begin)
         state = unflatten(leaves, structure)
         for n in range(first, last):
-            value = f(solver.estimate(state))
-            if uniform or num_steps is None:
+            value, active = f(solver.estimate(state)), masks[n]
+            if uniform or active is None:
                 state = solver.step(f, state, value, n)
             else:
-                active = num_steps > n
-                state = where_active(active, solver.step(frozen(f, solver, state, active), state, value, n), state)
-        return tuple(flatten(state)[0])
+                state = masked_step(f, solver, state, value, n, active)
+        return (*flatten(state)[0], *f.aux())
 
     leaves, structure = flatten(solver.init(z0))
-    for first in range(0, max_steps, length):
+    count, aux = len(leaves), Leaves()
+    for first in range(0, len(masks), length):
         # f brings back its own random state at every evaluation.
-        leaves = checkpoint(
+        found = checkpoint(
             run,
             first,
-            min(first + length, max_steps),
+            min(first + length, len(masks)),
+            f.count,
             *leaves,
             use_reentrant=False,
             preserve_rng_state=False,
             context_fn=lambda: (contextlib.nullcontext(), _EachTime(surroundings)),
         )
-    return unflatten(leaves, structure)
+        leaves, aux = found[:count], f.joined(aux, found[count:])
+    return unflatten(leaves, structure), aux

@@ -10,18 +10,19 @@ from revdeq.adjoint.base import (
     broken_samples,
     final_leaves,
     iterate_without_graph,
-    narrowed,
+    not_repeated,
     refuse_dependence,
     refuse_forward_mode,
     refuse_second_derivative,
     wants_gradient,
 )
+from revdeq.adjoint.totals import Totals
 from revdeq.function import Function, Replay
+from revdeq.function.linearisation import PartialLeaves
 from revdeq.iterate import Outcome
-from revdeq.linearisation import PartialLeaves
 from revdeq.residual import Stopping
 from revdeq.solution import Health
-from revdeq.solver.base import Solver
+from revdeq.solver.base import Iteration
 from revdeq.tree import Leaves
 
 
@@ -30,7 +31,7 @@ PullBack: TypeAlias = Callable[[Replay, Leaves, Leaves], PartialLeaves]
 
 
 def run_for_fixed_point(
-    f: Function, solver: Solver, stopping: Stopping, pull_back: PullBack, health: Health | None
+    f: Function, solver: Iteration, stopping: Stopping, pull_back: PullBack, health: Health | None
 ) -> Attached:
     """Iterate without a graph and attach the gradient that `pull_back` computes from z1.
 
@@ -47,22 +48,45 @@ def run_for_fixed_point(
         GradientError: called inside torch.func transforms.
     """
     outcome = iterate_without_graph(f, solver, stopping, of=f)
-    at = narrowed(solver.estimate(outcome.state), f)
+    at = f.border.narrow(solver.estimate(outcome.state))
     coupled = solver.coupled(outcome.state)
     z1 = final_leaves(at, outcome, f)
     y1 = None if coupled is None else final_leaves(coupled, outcome, f)
     outcome = outcome._replace(state=None)
+    aux = _aux_at(f, at)
     if wants_gradient(f):
-        saved = _Saved(z1 if y1 is None else (*z1, *y1), at, f.constants)
-        final = _AtFixedPoint.apply(_Plan(f, pull_back, outcome), saved, *f.z0, *f.arg_tensors, *f.captured)
-        z1, y1 = final[: len(z1)], None if y1 is None else final[len(z1) :]
-    return Attached(z1, y1, outcome, health)
+        states = z1 if y1 is None else (*z1, *y1)
+        plan = _Plan(f, pull_back, outcome, len(states))
+        kept = _Saved((*states, *aux), at, f.constants)
+        final = _AtFixedPoint.apply(plan, kept, *f.z0, *f.arg_tensors, *f.captured)
+        z1, y1 = final[: len(z1)], None if y1 is None else final[len(z1) : len(states)]
+        aux = final[len(states) :]
+    return Attached(z1, y1, outcome, health, aux)
+
+
+def _aux_at(f: Function, z1: Leaves) -> Leaves:
+    """Return the auxiliary output of f at the fixed point.
+
+    Raises:
+        ValueError: that of all steps was asked for.
+    """
+    if f.extras.has_aux == "sum":
+        raise ValueError(
+            "has_aux is 'sum', a sum over steps, and this adjoint differentiates the fixed point; give 'last', the "
+            "auxiliary output there, or use ReversibleAdjoint, CheckpointedAdjoint or UnrolledAdjoint."
+        )
+    if f.extras.has_aux is None:
+        return ()
+    with torch.no_grad():
+        f(tuple(leaf.detach() for leaf in z1))
+    return tuple(leaf.detach().clone() for leaf in f.extras.now)
 
 
 class _Plan(NamedTuple):
     f: Function
     pull_back: PullBack
     outcome: Outcome
+    states: int
 
 
 class _Saved(NamedTuple):
@@ -93,12 +117,21 @@ class _AtFixedPoint(torch.autograd.Function):
         replay = f.replay(args, needed[len(args) :])
         with torch.no_grad():
             if plan.outcome.residual is not None:
-                refuse_dependence(broken_samples(plan.outcome), cotangents)
-            c = tuple(_sum(cotangents[i::count], z) for i, z in enumerate(z1))
+                refuse_dependence(broken_samples(plan.outcome), cotangents[: plan.states])
+            c = tuple(_sum(cotangents[i : plan.states : count], z) for i, z in enumerate(z1))
+            to_aux = cotangents[plan.states :]
             with replay.active():
-                inputs = plan.pull_back(replay, z1, c)
+                if not f.last_repeats(replay.evaluate):
+                    raise not_repeated("the last one of the forward pass")
+                totals = Totals(len(replay.inputs))
+                if any(part is not None for part in to_aux):
+                    to_state, to_inputs = replay.linearise(z1).pull_back_aux(to_aux)
+                    c = tuple(p if part is None else p + part for p, part in zip(c, to_state, strict=True))
+                    totals.add(to_inputs)
+                totals.add(plan.pull_back(replay, z1, c))
+                inputs = totals.sums()
         remaining = iter(inputs)
-        from_args = [next(remaining) if t.requires_grad else None for t in f.arg_tensors]
+        from_args = [next(remaining) if required else None for required in f.args_require]
         from_captured = [next(remaining) if need else None for need in needed[len(args) :]]
         grads = tuple(g if need else None for g, need in zip((*from_args, *from_captured), needed, strict=True))
         guarded = refuse_second_derivative(grads, (*cotangents, *args, *captured))

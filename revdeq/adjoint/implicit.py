@@ -1,15 +1,18 @@
 """The gradient of the fixed point by the implicit function theorem."""
 
+from typing import ClassVar
+
 import torch
 
 from revdeq.adjoint.base import Adjoint, Attached
 from revdeq.adjoint.fixed_point import run_for_fixed_point
+from revdeq.errors import GradientError
 from revdeq.function import Function, Replay
+from revdeq.function.linearisation import Linearisation, PartialLeaves
 from revdeq.iterate import Outcome, iterate
-from revdeq.linearisation import Linearisation, PartialLeaves
 from revdeq.residual import Stopping
-from revdeq.solution import GradientError, Health, Result
-from revdeq.solver.base import Solver
+from revdeq.solution import Health, Result
+from revdeq.solver.base import Iteration, Solver
 from revdeq.solver.relaxed import Relaxed
 from revdeq.solver.reversible import Reversible
 from revdeq.solver.splitting import SplittingSolver
@@ -23,8 +26,8 @@ class ImplicitAdjoint(Adjoint):
     does not depend on z0, whose gradient is None. The cotangents of z1 and y1 are added, since both stand for z*.
 
     Args:
-        rtol: relative tolerance of the adjoint equation, dimensionless; None for eps^(3/4) of z0's dtype, three
-            quarters of its digits.
+        rtol: relative tolerance of the adjoint equation, dimensionless; None for eps^(3/4) of the dtype that f computes
+            in (z0's, or that of autocast), three quarters of its digits.
         atol: absolute tolerance in the unit of the cotangent.
         max_steps: greatest number of steps of the linear solve, an int >= 0.
         solver: iteration for the adjoint equation; None for `Relaxed(1.0)`, which converges where f contracts. `GMRES`
@@ -39,6 +42,8 @@ class ImplicitAdjoint(Adjoint):
         Bai, Kolter, Koltun, Deep Equilibrium Models, NeurIPS 2019, arXiv 1909.01377, theorem 1.
         Christianson, Reverse accumulation and attractive fixed points, 1994, DOI 10.1080/10556789408805572.
     """
+
+    of_fixed_point: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -81,27 +86,30 @@ class ImplicitAdjoint(Adjoint):
             f"throw={self.throw})"
         )
 
-    def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
+    def run(self, f: Function, solver: Iteration, stopping: Stopping) -> Attached:
         """Iterate without a graph and attach the implicit gradient; see `Adjoint.run`."""
         health = Health()
 
         def pull_back(replay: Replay, z1: Leaves, c: Leaves) -> PartialLeaves:
             at_z1 = replay.linearise(z1)
             with torch.no_grad():
-                v = _solve_adjoint_equation(self, health, at_z1, c)
+                v = _solve_adjoint_equation(self, health, replay, at_z1, c)
             return at_z1.pull_back(v)[1]
 
         return run_for_fixed_point(f, solver, stopping, pull_back, health)
 
 
-def _solve_adjoint_equation(adjoint: ImplicitAdjoint, health: Health, at_z1: Linearisation, c: Leaves) -> Leaves:
-    rtol = max(torch.finfo(leaf.dtype).eps for leaf in c) ** 0.75 if adjoint.rtol is None else adjoint.rtol
+def _solve_adjoint_equation(
+    adjoint: ImplicitAdjoint, health: Health, replay: Replay, at_z1: Linearisation, c: Leaves
+) -> Leaves:
+    rtol = replay.roundoff**0.75 if adjoint.rtol is None else adjoint.rtol
 
     def g(v: Leaves) -> Leaves:
         pulled = at_z1.pull_back_state(v)
         return tuple(x if p is None else x + p for x, p in zip(c, pulled, strict=True))
 
-    outcome: Outcome = iterate(g, adjoint.solver, c, Stopping(adjoint.max_steps, rtol, adjoint.atol))
+    iteration = adjoint.solver.bound_to(None, adjoint.max_steps)
+    outcome: Outcome = iterate(g, iteration, c, Stopping(adjoint.max_steps, rtol, adjoint.atol))
     assert outcome.residual is not None
     worst = Result.from_code(int(outcome.sample_results.max())) if outcome.sample_results.numel() else Result.CONVERGED
     health.passes += 1
@@ -114,4 +122,4 @@ def _solve_adjoint_equation(adjoint: ImplicitAdjoint, health: Health, at_z1: Lin
             "rtol, another solver such as GMRES(), or use ReversibleAdjoint or UnrolledAdjoint, which need no fixed "
             "point."
         )
-    return adjoint.solver.estimate(outcome.state)
+    return iteration.estimate(outcome.state)

@@ -1,5 +1,7 @@
 """Phantom gradients: the gradient of a few relaxed steps taken from the state that the solve returned."""
 
+from typing import ClassVar
+
 import torch
 
 from revdeq.adjoint.base import Adjoint, Attached
@@ -7,9 +9,9 @@ from revdeq.adjoint.fixed_point import run_for_fixed_point
 from revdeq.adjoint.totals import Totals
 from revdeq.arithmetic.floating import half_step
 from revdeq.function import Function, Replay
-from revdeq.linearisation import Linearisation, PartialLeaves
+from revdeq.function.linearisation import Linearisation, PartialLeaves
 from revdeq.residual import Stopping
-from revdeq.solver.base import Solver, validated_beta
+from revdeq.solver.base import Iteration, validated_beta
 from revdeq.solver.parameters import validated_count
 from revdeq.tree import Leaves
 
@@ -37,6 +39,8 @@ class PhantomAdjoint(Adjoint):
         arXiv 2103.12803.
     """
 
+    of_fixed_point: ClassVar[bool] = True
+
     def __init__(self, steps: int = 5, beta: float = 0.5) -> None:
         self.steps = validated_count("steps", steps, example=5)
         self.beta = validated_beta(beta, below=2.0)
@@ -44,7 +48,7 @@ class PhantomAdjoint(Adjoint):
     def __repr__(self) -> str:
         return f"PhantomAdjoint(steps={self.steps}, beta={self.beta!r})"
 
-    def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
+    def run(self, f: Function, solver: Iteration, stopping: Stopping) -> Attached:
         """Iterate without a graph and attach the phantom gradient; see `Adjoint.run`."""
         return run_for_fixed_point(f, solver, stopping, self._pull_back, health=None)
 

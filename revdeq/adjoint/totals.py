@@ -3,7 +3,7 @@
 import torch
 from torch import _foreach_add_ as foreach_add_  # pyright: ignore[reportPrivateImportUsage]
 
-from revdeq.linearisation import PartialLeaves
+from revdeq.function.linearisation import PartialLeaves
 
 
 class Totals:
@@ -18,6 +18,16 @@ class Totals:
         self._sums: list[torch.Tensor | None] = [None] * count
         self._ours = [False] * count
         self._dtypes: list[torch.dtype | None] = [None] * count
+
+    def copy(self) -> "Totals":
+        """Return the sums so far, which adding to these does not change."""
+        copied = Totals(len(self._sums))
+        copied._sums = [
+            total.clone() if total is not None and ours else total
+            for total, ours in zip(self._sums, self._ours, strict=True)
+        ]
+        copied._ours, copied._dtypes = list(self._ours), list(self._dtypes)
+        return copied
 
     def add(self, parts: PartialLeaves) -> None:
         """Add the gradients of one evaluation; None stands for an exact zero."""

@@ -1,10 +1,12 @@
 """Differentiation through the stored graph of every step."""
 
-from revdeq.adjoint.base import Adjoint, Attached, final_leaves
+from typing import ClassVar
+
+from revdeq.adjoint.base import Adjoint, Attached, evaluations_in_steps, final_leaves
 from revdeq.function import Function
 from revdeq.iterate import iterate
 from revdeq.residual import Stopping
-from revdeq.solver.base import Solver
+from revdeq.solver.base import Iteration
 
 
 class UnrolledAdjoint(Adjoint):
@@ -15,10 +17,12 @@ class UnrolledAdjoint(Adjoint):
     what the samples share NaN, whether or not the loss depends on it.
     """
 
+    saves: ClassVar[bool] = True
+
     def __repr__(self) -> str:
         return "UnrolledAdjoint()"
 
-    def run(self, f: Function, solver: Solver, stopping: Stopping) -> Attached:
+    def run(self, f: Function, solver: Iteration, stopping: Stopping) -> Attached:
         """Iterate with the graph recorded; see `Adjoint.run`."""
         outcome = iterate(f, solver, f.z0, stopping)
         coupled = solver.coupled(outcome.state)
@@ -27,4 +31,6 @@ class UnrolledAdjoint(Adjoint):
             None if coupled is None else final_leaves(coupled, outcome, f),
             outcome._replace(state=None),
             None,
+            f.extras.collected(evaluations_in_steps(outcome, solver)),
+            tuple(f.border.narrow(leaves) for leaves in outcome.saved),
         )

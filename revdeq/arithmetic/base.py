@@ -1,7 +1,7 @@
 """What every arithmetic offers: how a state starts, and how a half step is done and undone."""
 
 from abc import ABC, abstractmethod
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 
@@ -12,6 +12,9 @@ LeafState: TypeAlias = Any
 
 class Arithmetic(ABC):
     """The numbers in which the half step `(1 - beta) state + beta value` is done and undone, one leaf at a time."""
+
+    fits: ClassVar[bool] = False
+    """Whether the start is fitted to the first value of f, see `fit`."""
 
     @abstractmethod
     def check(self, beta: float) -> None:

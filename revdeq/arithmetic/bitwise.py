@@ -17,7 +17,7 @@ forward pass.
 """
 
 import math
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch.utils import _pytree
@@ -80,6 +80,7 @@ class _StraightThrough(torch.autograd.Function):
         retained: float,
         beta: float,
     ) -> torch.Tensor:
+        # More than 53 bits are rounded here, and nothing is lost: f sees this in both passes, the integer goes on.
         return integers * unit
 
     @staticmethod
@@ -141,6 +142,8 @@ class Bitwise(Arithmetic):
         Maclaurin, Duvenaud, Adams, Gradient-based hyperparameter optimization through reversible learning, 2015,
         arXiv 1502.03492, section 2.2 (the information buffer). Stam, arXiv 2207.07695. (T8, M3)
     """
+
+    fits: ClassVar[bool] = True
 
     def __init__(self, *, range: float | None = None, resolution: float | None = None, memory: int = 2**31) -> None:
         for name, number in (("range", range), ("resolution", resolution)):
@@ -226,6 +229,7 @@ class Bitwise(Arithmetic):
             unit = _in_range(state.unit, _peak(addend, state.unit.shape), math.ldexp(_GREATEST_ADDEND, -state.grid))
             quotient, remainder = _divide(state.integers, form.m)
             integers = _on_grid(addend, state.grid).add_(quotient, alpha=form.sign)
+            # Each step takes log2 m of the c zero bits that the grid leaves; while some are left, r = 0.
             if (n + 1) * _log2(form.m) > state.grid:
                 packed = pack(remainder.to(torch.uint8).reshape(_rows(state), _components(state)), form.m)
         carried = _carried(integers, unit, state.value, value, 1.0 - beta, beta)
@@ -237,6 +241,7 @@ class Bitwise(Arithmetic):
         """Return `m sigma (Y' - q) + r`, the very integers from which the half step came."""
         form = bitwise_form(beta)
         addend = _on_grid(_addend(state, value.detach(), beta), state.grid)
+        # q - Y' is -sigma floor(Y / m), at most 2^62 in size, so the product by m is Y - r and fits.
         integers = addend.sub_(state.integers).mul_(-form.sign * form.m)
         if remainder is not None:
             integers = integers.add_(unpack(remainder, form.m, _components(state)).reshape(integers.shape))
@@ -254,6 +259,7 @@ class Bitwise(Arithmetic):
     def _grid(self, beta: float, dtype: torch.dtype) -> int:
         """Return the number c of low bits that values of f leave zero, so that the first steps lose nothing."""
         m = bitwise_form(beta).m
+        # Another m divides no power of two: its remainders are never zero, and a grid would only coarsen f.
         if m & (m - 1):
             return 0
         if self.resolution is None:
@@ -319,6 +325,8 @@ def _on_grid(rounded: torch.Tensor, grid: int) -> torch.Tensor:
 
 def _addend(state: Quantised, value: torch.Tensor, beta: float) -> torch.Tensor:
     """Return round(beta f / (2^grid unit)) as float64; times 2^grid it is q."""
+    # The unit is a power of two, so its reciprocal and the scaled beta are exact: one product rounds, then the
+    # nearest integer is taken, ties to even. The inverse repeats both to the bit.
     scale = state.unit.reciprocal().mul_(math.ldexp(beta, -state.grid))
     return value.to(torch.float64).mul(scale).round_()
 
@@ -337,7 +345,7 @@ def _in_range(unit: torch.Tensor, peak: torch.Tensor, greatest: float) -> torch.
 
 
 def _divide(integers: torch.Tensor, m: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return floor(Y / m) and Y mod m in [0, m)."""
+    """Return floor(Y / m) and Y mod m in [0, m); in two's complement shift and mask do so for negative Y as well."""
     if m & (m - 1) == 0:
         return integers >> (m.bit_length() - 1), integers & (m - 1)
     quotient = torch.div(integers, m, rounding_mode="floor")

@@ -1,6 +1,7 @@
 """The layer that solves z = f(z, x)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,7 +74,7 @@ class DEQ(nn.Module):
         said = f"solver={self.solver!r}, adjoint={self.adjoint!r}, max_steps={self.max_steps}{tolerances}"
         return said if self.throw else f"{said}, throw=False"
 
-    def solve(self, args: Tree, z0: Tree | None = None) -> Solution:
+    def solve(self, args: Tree, z0: Tree | None = None) -> Solution[Any]:
         """Return the solution for the input `args`.
 
         Args:

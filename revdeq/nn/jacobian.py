@@ -5,7 +5,8 @@ from typing import cast
 
 import torch
 
-from revdeq.linearisation import PartialLeaves
+from revdeq.function.linearisation import PartialLeaves
+from revdeq.probe import probing
 from revdeq.solver.parameters import validated_count
 from revdeq.tree import Tree, flatten, unflatten
 
@@ -61,9 +62,9 @@ def jacobian_penalty(
     for leaf in leaves:
         dtype = torch.promote_types(dtype, leaf.dtype)
     total = torch.zeros((), dtype=dtype, device=leaves[0].device)
-    with torch.enable_grad():
-        points = [leaf.detach().requires_grad_() for leaf in leaves]
-        values = [v for v in flatten(function(unflatten(points, structure), args))[0] if v.requires_grad]
+    points = [leaf.detach().requires_grad_() for leaf in leaves]
+    with probing(function, unflatten(points, structure), args) as f, torch.enable_grad():
+        values = [v for v in flatten(f(unflatten(points, structure)))[0] if v.requires_grad]
         for _ in range(samples if values else 0):
             noise = [torch.randn(v.shape, dtype=v.dtype, device=v.device, generator=generator) for v in values]
             # A leaf of z that function ignores gives None, and adds nothing.

@@ -14,7 +14,7 @@ def checked_real(name: str, value: float | Tensor, holds: Callable[[Tensor], Ten
         name: what the argument is called, for the message.
         value: a real number or a real tensor of any shape.
         holds: elementwise condition on the float64 tensor.
-        allowed: the condition in words; completes the sentence "name must be ...".
+        allowed: the condition in words; completes the sentence "name is ...; it must be ...".
 
     Raises:
         TypeError: `value` is complex or not a number.
@@ -22,12 +22,12 @@ def checked_real(name: str, value: float | Tensor, holds: Callable[[Tensor], Ten
     """
     tensor = _as_tensor(name, value)
     if tensor.is_complex():
-        raise TypeError(f"{name} must be real, got {value!r}: only the eigenvalues kappa may be complex")
+        raise TypeError(f"{name} is {value!r}; it must be real, only the eigenvalues kappa may be complex")
     tensor = tensor.to(torch.float64)
     good = torch.isfinite(tensor) & holds(tensor)
     if not bool(good.all()):
         worst = tensor[~good].flatten()[0].item() if tensor.ndim else tensor.item()
-        raise ValueError(f"{name} must be {allowed}, got {worst!r}")
+        raise ValueError(f"{name} is {worst!r}; it must be {allowed}")
     return tensor
 
 
@@ -80,7 +80,7 @@ def checked_eigenvalue(kappa: complex | Tensor) -> Tensor:
     if tensor.numel() == 0:
         raise ValueError("kappa is an empty spectrum: pass at least one eigenvalue of df/dz")
     if not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"kappa must be finite, got {kappa!r}: the Jacobian overflowed or holds NaN")
+        raise ValueError(f"kappa is {kappa!r}; it must be finite: the Jacobian overflowed or holds NaN")
     return tensor
 
 
@@ -95,5 +95,5 @@ def _as_tensor(name: str, value: complex | Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, bool) or not isinstance(value, (int, float, complex)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be a number or a tensor")
     return torch.tensor(value, dtype=torch.complex128 if isinstance(value, complex) else torch.float64)

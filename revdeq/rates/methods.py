@@ -108,7 +108,7 @@ def monotone_constants(linear: Tensor) -> tuple[float, float]:
         ValueError: W is not a square matrix of finite numbers.
     """
     if linear.ndim != 2 or linear.shape[0] != linear.shape[1] or not bool(torch.isfinite(linear).all()):
-        raise ValueError(f"W must be a square matrix of finite numbers, got shape {tuple(linear.shape)}")
+        raise ValueError(f"W has shape {tuple(linear.shape)}; it must be a square matrix of finite numbers")
     operator = torch.eye(linear.shape[0], dtype=torch.float64) - linear.detach().to(torch.float64)
     symmetric = (operator + operator.T) / 2
     return float(torch.linalg.eigvalsh(symmetric)[0]), float(torch.linalg.matrix_norm(operator, 2))

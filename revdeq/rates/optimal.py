@@ -31,7 +31,7 @@ def semi_axes(
         ValueError: an unknown spectrum, a number that is missing, superfluous or outside its range.
     """
     if spectrum not in SPECTRA:
-        raise ValueError(f"spectrum must be one of {', '.join(SPECTRA)}, got {spectrum!r}")
+        raise ValueError(f"spectrum is {spectrum!r}; it must be one of {', '.join(SPECTRA)}")
     if spectrum == "ellipse":
         if real is None or imaginary is None or contraction_constant is not None:
             raise ValueError(
@@ -182,7 +182,7 @@ def balanced_beta(num_steps: int, kappa: complex | Tensor, *, state_dtype: torch
         (M1, M2).
     """
     if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        raise ValueError(f"num_steps is {num_steps}; it must be at least 1")
     eigenvalues = checked_eigenvalue(kappa)
     furthest = float(eigenvalues.real.abs().max())
     if not (furthest < 1):

@@ -99,7 +99,7 @@ def ellipse_points(real: float, imaginary: float, num_points: int) -> Tensor:
     """
     p, q = checked_semi_axis("real", real), checked_semi_axis("imaginary", imaginary)
     if num_points < 2:
-        raise ValueError(f"num_points must be at least 2, got {num_points}")
+        raise ValueError(f"num_points is {num_points}; it must be at least 2")
     angles = torch.linspace(0, torch.pi, num_points, dtype=torch.float64)
     return torch.complex(p * torch.cos(angles), q * torch.sin(angles))
 
@@ -136,7 +136,7 @@ def error_growth(beta: float | Tensor, kappa: complex | Tensor, num_steps: int) 
     b = checked_beta(beta, reversible=True)
     eigenvalues = checked_eigenvalue(kappa).flatten()
     if num_steps < 0:
-        raise ValueError(f"num_steps must be at least 0, got {num_steps}")
+        raise ValueError(f"num_steps is {num_steps}; it must be at least 0")
     b = b[..., None]
     a, w = 1 - b, b * eigenvalues
     y = z = torch.ones_like(w)

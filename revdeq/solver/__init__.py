@@ -1,7 +1,7 @@
 """One way to iterate per file."""
 
 from revdeq.solver.anderson import Anderson as Anderson
-from revdeq.solver.base import Solver as Solver
+from revdeq.solver.base import Iteration as Iteration, Solver as Solver, SteppingSolver as SteppingSolver
 from revdeq.solver.broyden import Broyden as Broyden
 from revdeq.solver.forward_backward import ForwardBackward as ForwardBackward
 from revdeq.solver.gmres import GMRES as GMRES

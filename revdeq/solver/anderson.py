@@ -4,7 +4,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
-from revdeq.solver.base import Evaluate, Solver, validated_beta
+from revdeq.solver.base import Evaluate, SteppingSolver, validated_beta
 from revdeq.solver.parameters import validated_count, validated_number
 from revdeq.solver.vectors import as_leaves, as_vectors, magnitude, pushed, scalar_dtype, widened
 from revdeq.tree import Leaves
@@ -28,7 +28,7 @@ class Extrapolated(NamedTuple):
     residual_changes: torch.Tensor
 
 
-class Anderson(Solver):
+class Anderson(SteppingSolver):
     """Anderson acceleration: with r_n = f(z_n) - z_n and the changes Z, R of the last `history` states and residuals,
 
         gamma   = argmin ||r_n - R gamma||^2 + regularisation * sum_j ||R_j||^2 gamma_j^2

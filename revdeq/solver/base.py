@@ -20,33 +20,16 @@ State: TypeAlias = Any
 """What a solver carries from step to step: a pytree whose tensors have the samples in dimension 0."""
 
 
-class Solver(ABC):
-    """An iteration for z = f(z). A solver iterates; how its result is differentiated is the adjoint's affair.
+class Iteration(ABC):
+    """The steps for z = f(z): how to start, how to take one step, and which state would be returned.
 
     Attributes:
         evaluations_per_step: evaluations of f in one step, the one that `step` is given included.
-        affine_only: whether the iteration is right for affine f alone, such as the adjoint equation; then `solve`
-            refuses it.
-        compile: whether f is compiled together with the half steps; only `Reversible` can.
-        estimated: what a solver that is bound to a function found out about it first; None for the others.
+        estimated: what an iteration that is bound to a function found out about it first; None for the others.
     """
 
     evaluations_per_step: ClassVar[int]
-    affine_only: ClassVar[bool] = False
-    compile: bool = False
     estimated: AutomaticBeta | None = None
-
-    def bound_to(self, f: Function, max_steps: int) -> "Solver":
-        """Return the solver for this function: itself, unless it needs more than the function's values.
-
-        Args:
-            f: the user's function with its args, not yet evaluated.
-            max_steps: steps that the solve will take, or the greatest number of them.
-
-        Raises:
-            TypeError: the function does not offer what the solver needs.
-        """
-        return self
 
     @abstractmethod
     def init(self, z0: Leaves) -> State:
@@ -82,7 +65,7 @@ class Solver(ABC):
         """Return z, the leaves at which the residual is taken and that the solve would return now."""
 
     def coupled(self, state: State) -> Leaves | None:
-        """Return y, the leaves of the second coupled state, or None for a solver that has none."""
+        """Return y, the leaves of the second coupled state, or None for an iteration that has none."""
         return None
 
     def relaxation(self, state: State) -> float | Schedule | torch.Tensor | None:
@@ -90,8 +73,47 @@ class Solver(ABC):
         return None
 
     def out_of_range(self, state: State) -> torch.Tensor | None:
-        """Return, per sample, whether a state left the range of the solver's numbers; None where that cannot be."""
+        """Return, per sample, whether a state left the range of its numbers; None where that cannot be."""
         return None
+
+
+class Solver(ABC):
+    """The settings of an iteration for z = f(z). How its result is differentiated is the adjoint's affair.
+
+    Attributes:
+        evaluations_per_step: evaluations of f in one step.
+        affine_only: whether the iteration is right for affine f alone, such as the adjoint equation; then `solve`
+            refuses it.
+        compile: whether f is compiled together with the half steps; only `Reversible` can.
+    """
+
+    evaluations_per_step: ClassVar[int]
+    affine_only: ClassVar[bool] = False
+    compile: bool = False
+
+    @abstractmethod
+    def bound_to(self, f: Function | None, max_steps: int) -> Iteration:
+        """Return the iteration for a function.
+
+        Args:
+            f: the user's function with its args, not yet evaluated; None for a map that is none, such as the adjoint
+                equation of a gradient.
+            max_steps: steps that the solve will take, or the greatest number of them.
+
+        Raises:
+            TypeError: the function does not offer what the solver needs.
+        """
+
+
+class SteppingSolver(Solver, Iteration):
+    """A solver whose settings are all that its iteration needs: the base of most solvers, and of yours."""
+
+    evaluations_per_step: ClassVar[int]
+
+    def bound_to(self, f: Function | None, max_steps: int) -> Iteration:
+        """Return this very object."""
+        del f, max_steps
+        return self
 
 
 def validated_beta(beta: object, *, below: float, excluded: tuple[float, ...] = ()) -> float:

@@ -4,7 +4,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
-from revdeq.solver.base import Evaluate, Solver, validated_beta
+from revdeq.solver.base import Evaluate, SteppingSolver, validated_beta
 from revdeq.solver.parameters import validated_count
 from revdeq.solver.vectors import as_leaves, as_vectors, magnitude, pushed, scalar_dtype, widened
 from revdeq.tree import Leaves
@@ -28,7 +28,7 @@ class Secant(NamedTuple):
     v: torch.Tensor
 
 
-class Broyden(Solver):
+class Broyden(SteppingSolver):
     """Broyden's first ("good") method for r(z) = f(z) - z = 0, with s = z_n - z_{n-1} and t = r_n - r_{n-1}:
 
         H_n     = H_{n-1} + (s - H_{n-1} t) s^T H_{n-1} / (s^T H_{n-1} t),      H_0 = -beta I

@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 import torch
 
 from revdeq.residual import sample_norm
-from revdeq.solver.base import Evaluate, Solver
+from revdeq.solver.base import Evaluate, SteppingSolver
 from revdeq.solver.parameters import validated_count
 from revdeq.solver.vectors import as_leaves, as_vectors, scalar_dtype, widened
 from revdeq.tree import Leaves
@@ -24,7 +24,7 @@ class _Krylov(NamedTuple):
     hessenberg: torch.Tensor
 
 
-class GMRES(Solver):
+class GMRES(SteppingSolver):
     """Restarted GMRES for v = f(v) with affine f(v) = c + K v, without the matrix K. One step is one cycle:
 
         r = f(v) - v;   v <- v + argmin ||r - (I - K) d|| over d in span{r, (I - K) r, ...}, `restart` vectors

@@ -3,11 +3,11 @@
 from typing import ClassVar
 
 from revdeq.arithmetic.floating import half_step
-from revdeq.solver.base import Evaluate, Solver, validated_beta
+from revdeq.solver.base import Evaluate, SteppingSolver, validated_beta
 from revdeq.tree import Leaves
 
 
-class Relaxed(Solver):
+class Relaxed(SteppingSolver):
     """The relaxed iteration z_{n+1} = (1 - beta) z_n + beta f(z_n), also named after Krasnosel'skii and Mann.
 
     For a map with Lipschitz constant k its error shrinks at least by |1 - beta| + beta k a step; beta = 1 is the plain

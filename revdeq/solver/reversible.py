@@ -1,24 +1,23 @@
 """The reversible fixed-point iteration: two coupled states, a step that can be undone."""
 
-import copy
 import math
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal, NamedTuple, cast
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from torch._C._functorch import peek_interpreter_stack
 
-from revdeq.arithmetic.base import Arithmetic, LeafState
+from revdeq.arithmetic.base import Arithmetic
 from revdeq.arithmetic.bitwise import Bitwise
-from revdeq.arithmetic.floating import Floating, half_step, undo_half_step
+from revdeq.arithmetic.floating import Floating
 from revdeq.arithmetic.tape import Entry, Tape
-from revdeq.environment import autocasting
+from revdeq.estimate import AutomaticBeta
 from revdeq.function import Function
-from revdeq.half_step import HalfSteps
 from revdeq.residual import sample_shape
 from revdeq.schedule import Schedule
-from revdeq.solver.base import Evaluate, Solver
-from revdeq.solver.relaxation import Beta, Pace, Relaxation, estimated_beta, validated_relaxation
+from revdeq.solver.base import Evaluate, Iteration, Solver
+from revdeq.solver.betas import AdaptiveBetas, Betas, ConstantBeta, Pace, RecordedBetas, ScheduledBetas
+from revdeq.solver.half_steps import CompiledHalfSteps, FloatingHalfSteps, HalfSteps, LeafwiseHalfSteps, States
+from revdeq.solver.relaxation import Relaxation, estimated_beta, validated_relaxation
 from revdeq.tree import Leaves
 
 
@@ -32,12 +31,13 @@ class Coupled(NamedTuple):
         pace: what an adaptive run remembers; else empty.
     """
 
-    y: tuple[LeafState, ...]
-    z: tuple[LeafState, ...]
+    y: States
+    z: States
     tape: tuple[Tape, ...] = ()
     pace: tuple[Pace, ...] = ()
 
 
+@dataclass(frozen=True, repr=False)
 class Reversible(Solver):
     """The reversible iteration
 
@@ -78,113 +78,106 @@ class Reversible(Solver):
 
     evaluations_per_step: ClassVar[int] = 2
 
-    def __init__(
-        self,
-        beta: Relaxation,
-        *,
-        state_dtype: torch.dtype | None = None,
-        arithmetic: Literal["floating", "bitwise"] | Arithmetic = "floating",
-        compile: bool = False,
-    ) -> None:
-        self.beta: Relaxation = validated_relaxation(beta)
-        self.state_dtype = state_dtype
-        self.arithmetic = _arithmetic(arithmetic, state_dtype)
-        if isinstance(self.beta, float):
-            self.arithmetic.check(self.beta)
-        elif not isinstance(self.arithmetic, Floating):
+    beta: Relaxation
+    _: KW_ONLY
+    state_dtype: torch.dtype | None = None
+    arithmetic: Literal["floating", "bitwise"] | Arithmetic = "floating"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        beta = validated_relaxation(self.beta)
+        arithmetic = _arithmetic(self.arithmetic, self.state_dtype)
+        object.__setattr__(self, "beta", beta)
+        object.__setattr__(self, "arithmetic", arithmetic)
+        if isinstance(beta, float):
+            arithmetic.check(beta)
+        elif not isinstance(arithmetic, Floating):
             raise ValueError(
-                f"beta is {self.beta!r} and arithmetic is {self.arithmetic!r}, whose half steps need one beta that is "
-                "known beforehand; give a number such as 0.75, or arithmetic='floating'."
+                f"beta is {beta!r} and arithmetic is {arithmetic!r}, whose half steps need one beta that is known "
+                "beforehand; give a number such as 0.75, or arithmetic='floating'."
             )
-        if not isinstance(compile, bool):
-            raise TypeError(f"compile is {compile!r}; it must be True or False.")
-        if compile and not isinstance(self.arithmetic, Floating):
+        if not isinstance(self.compile, bool):
+            raise TypeError(f"compile is {self.compile!r}; it must be True or False.")
+        if self.compile and not isinstance(arithmetic, Floating):
             raise ValueError(
-                f"compile is True and arithmetic is {self.arithmetic!r}, which needs values of f that repeat to the "
+                f"compile is True and arithmetic is {arithmetic!r}, which needs values of f that repeat to the "
                 "bit, as compiled ones need not; give compile=False, or arithmetic='floating'."
             )
-        self.compile = compile
-        self._recording = False
-        self._max_steps: int | None = None
-        self._record: torch.Tensor | None = None
 
     def __repr__(self) -> str:
         compiled = ", compile=True" if self.compile else ""
         return f"Reversible(beta={self.beta!r}, arithmetic={self.arithmetic!r}{compiled})"
 
     @property
+    def numbers(self) -> Arithmetic:
+        """The arithmetic of the states."""
+        assert isinstance(self.arithmetic, Arithmetic)
+        return self.arithmetic
+
+    def bound_to(self, f: Function | None, max_steps: int) -> "ReversibleIteration":
+        """Return the iteration for this function and number of steps: "auto" chooses its beta here.
+
+        Args:
+            f: the user's function; None for a map that is none, such as the adjoint equation.
+            max_steps: steps that will be taken at most.
+
+        Raises:
+            ValueError: a schedule has fewer than max_steps steps, or "auto" has no function to look at.
+            revdeq.estimate.EstimateError: "auto" found no beta that converges.
+        """
+        beta, estimated = self.beta, None
+        if beta == "auto":
+            if f is None:
+                raise ValueError("beta is 'auto', which looks at the function of a solve; give a number here.")
+            dtypes = [self.numbers.dtype(leaf) for leaf in f.z0]
+            estimated = estimated_beta(f, max_steps, max(dtypes, key=lambda dtype: torch.finfo(dtype).eps))
+            beta = estimated.beta
+        return ReversibleIteration(_betas(beta, max_steps), _half_steps(self.numbers, self.compile), estimated)
+
+
+class ReversibleIteration(Iteration):
+    """The steps of `Reversible`: its betas, and how its half steps are taken.
+
+    Args:
+        betas: relaxation parameters.
+        half_steps: how half steps are taken and undone.
+        estimated: the spectrum from which "auto" chose; else None.
+        recording: whether states carry a tape of what undoing them needs.
+    """
+
+    evaluations_per_step: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        betas: Betas,
+        half_steps: HalfSteps,
+        estimated: AutomaticBeta | None = None,
+        *,
+        recording: bool = False,
+    ) -> None:
+        self.betas, self.half_steps, self.estimated = betas, half_steps, estimated
+        self.arithmetic = half_steps.arithmetic
+        self._recording = recording
+
+    @property
     def repeats(self) -> bool:
         """Whether undoing a step returns the very bits, so that f has to be evaluated alike forward and backward."""
         return isinstance(self.arithmetic, Bitwise)
 
-    def recording(self) -> "Reversible":
-        """Return this solver with states that carry a tape of what undoing them needs."""
-        recording = copy.copy(self)
-        recording._recording = True
-        return recording
+    @property
+    def compiled(self) -> bool:
+        """Whether half steps are compiled together with f."""
+        return isinstance(self.half_steps, CompiledHalfSteps)
 
-    def repeating(self, state: Coupled) -> "Reversible":
-        """Return this solver with the betas that led to `state`, where it chose them as it went; else itself."""
+    def recording(self) -> "ReversibleIteration":
+        """Return this iteration with states that carry a tape of what undoing them needs."""
+        return ReversibleIteration(self.betas, self.half_steps, self.estimated, recording=True)
+
+    def repeating(self, state: Coupled) -> "ReversibleIteration":
+        """Return this iteration with the betas that led to `state`, where it chose them as it went; else itself."""
         if not state.pace:
             return self
-        # No sample uses a beta that it has not recorded, but a NaN would spread through the ones that do.
-        repeating = copy.copy(self)
-        repeating._record = torch.nan_to_num(state.pace[0].record, nan=0.5)
-        return repeating
-
-    def bound_to(self, f: Function, max_steps: int) -> "Reversible":
-        """Return the solver for this function and number of steps: "auto" chooses its beta here.
-
-        Raises:
-            ValueError: a schedule has fewer than max_steps steps.
-            revdeq.estimate.EstimateError: "auto" found no beta that converges.
-        """
-        if isinstance(self.beta, float):
-            return self
-        bound = copy.copy(self)
-        bound._max_steps = max_steps
-        if isinstance(self.beta, tuple) and max_steps > len(self.beta):
-            raise ValueError(
-                f"max_steps is {max_steps} but the schedule beta has {len(self.beta)} steps; give a longer schedule, "
-                f"or max_steps <= {len(self.beta)}."
-            )
-        if self.beta == "auto":
-            dtypes = [self.arithmetic.dtype(leaf) for leaf in f.z0]
-            bound.estimated = estimated_beta(f, max_steps, max(dtypes, key=lambda dtype: torch.finfo(dtype).eps))
-            bound.beta = bound.estimated.beta
-        return bound
-
-    def betas(self, n: int | None) -> tuple[Beta, Beta]:
-        """Return the betas of step n, that of the half step of y and that of z.
-
-        Args:
-            n: index of the step, from 0; None will do where all steps have one beta.
-
-        Raises:
-            ValueError: they depend on the step and n is None, or they are not known before the steps are taken.
-        """
-        if isinstance(self.beta, float):
-            return self.beta, self.beta
-        if n is None:
-            raise ValueError(f"beta is {self.beta!r}, which differs from step to step; give n, the index of the step.")
-        if isinstance(self.beta, tuple):
-            return self.beta[n]
-        if self._record is None:
-            raise ValueError(
-                f"the betas of {self!r} are found during a solve; hand it to solve, or use repeating(state) to undo."
-            )
-        return self._record[..., n], self._record[..., n]
-
-    def retained(self, num_steps: int) -> float:
-        """Return the factor |1 - beta| that a half step keeps of a state: the geometric mean over the first N steps.
-
-        Args:
-            num_steps: N. Where samples differ, the greatest of their means is returned. This waits for the device.
-        """
-        if isinstance(self.beta, float):
-            return abs(1.0 - self.beta)
-        kept = [torch.as_tensor(b, dtype=torch.float64) for n in range(num_steps) for b in self.betas(n)]
-        return float(torch.stack([(1.0 - b).abs() for b in kept]).log().mean(dim=0).exp().max()) if kept else 1.0
+        return ReversibleIteration(RecordedBetas(state.pace[0]), self.half_steps, self.estimated)
 
     def init(self, z0: Leaves) -> Coupled:
         """Return y_0 = z_0 in the state dtype.
@@ -195,75 +188,65 @@ class Reversible(Solver):
         batched = bool(sample_shape(z0))
         wide = [leaf.to(self.arithmetic.dtype(leaf)) for leaf in z0]
         # Only an arithmetic that takes one beta looks at it here.
-        beta = self.beta if isinstance(self.beta, float) else math.nan
+        beta = self.betas.beta if isinstance(self.betas, ConstantBeta) else math.nan
         y, z = (
             tuple(self.arithmetic.start(w, leaf.dtype, batched, beta) for w, leaf in zip(wide, z0, strict=True))
             for _ in range(2)
         )
         memory = self.arithmetic.memory if isinstance(self.arithmetic, Bitwise) else None
-        return Coupled(y, z, (Tape(memory),) if self._recording and self.repeats else (), self._pace(z0))
+        tape = (Tape(memory),) if self._recording and self.repeats else ()
+        return Coupled(y, z, tape, self.betas.pace(z0))
 
     def step(self, f: Evaluate, state: Coupled, value: Leaves, n: int) -> Coupled:
         """Return the coupled states after one step, given f(z_n)."""
-        if n == 0:
-            state = state._replace(y=self._fit(state.y, value), z=self._fit(state.z, value))
-        pace = tuple(past.after(value, self.values(state.z), n) for past in state.pace)
-        beta_y, beta_z = (pace[0].beta, pace[0].beta) if pace else self.betas(n)
-        y, lost_y = self._half_step(state.y, value, beta_y, n)
-        z, lost_z = self._half_step(state.z, f(self.values(y)), beta_z, n)
-        return Coupled(y, z, tuple(tape.push(lost_y).push(lost_z) for tape in state.tape), pace)
+        return self._step(f, state, value, n)
 
     def advance(self, f: Evaluate, state: Coupled, n: int) -> Coupled:
-        """Return the state after step n: by compiled half steps, or in place where no graph holds on to the states."""
-        if state.pace or not isinstance(self.arithmetic, Floating):
-            return super().advance(f, state, n)
-        beta_y, beta_z = self.betas(n)
-        if self.compile:
-            steps = cast(HalfSteps, f)
-            y = steps.half_step(state.y, state.z, beta_y)
-            return state._replace(y=y, z=steps.half_step(state.z, y, beta_z))
-        # The first step makes states that are ours: before it they may be z0 itself.
-        ours = n > 0 and not torch.is_grad_enabled() and not peek_interpreter_stack()
-        y = tuple(half_step(s, v, beta_y, in_place=ours and _unseen(s, v)) for s, v in _pairs(state.y, f(state.z)))
-        z = tuple(half_step(s, v, beta_z, in_place=ours and _unseen(s, v)) for s, v in _pairs(state.z, f(y)))
-        return state._replace(y=y, z=z)
+        """Return the state after step n, in place or by compiled half steps where that can be."""
+        known = state.pace or (n == 0 and self.arithmetic.fits)
+        return self._step(f, state, f(self.estimate(state)) if known else None, n)
+
+    def _step(self, f: Evaluate, state: Coupled, value: Leaves | None, n: int) -> Coupled:
+        y, z, pace = state.y, state.z, state.pace
+        if n == 0 and value is not None:
+            y, z = (tuple(map(self.arithmetic.fit, states, value)) for states in (y, z))
+        if pace and value is not None:
+            pace = (pace[0].after(value, self.half_steps.values(z), n),)
+        beta_y, beta_z = (pace[0].beta, pace[0].beta) if pace else self.betas.of_step(n)
+        y, lost_y = self.half_steps.take(f, y, z, value, beta_y, n)
+        z, lost_z = self.half_steps.take(f, z, y, None if value is None else f(self.half_steps.values(y)), beta_z, n)
+        return Coupled(y, z, tuple(tape.push(lost_y).push(lost_z) for tape in state.tape), pace)
 
     def estimate(self, state: Coupled) -> Leaves:
         """Return z."""
-        return self.values(state.z)
+        return self.half_steps.values(state.z)
 
     def coupled(self, state: Coupled) -> Leaves:
         """Return y."""
-        return self.values(state.y)
+        return self.half_steps.values(state.y)
 
-    def undo_z(
-        self, z: tuple[LeafState, ...], value_at_y: Leaves, lost: Entry | None = None, n: int | None = None
-    ) -> tuple[LeafState, ...]:
+    def undo_z(self, z: States, value_at_y: Leaves, lost: Entry | None = None, n: int = 0) -> States:
         """Return z_n from z_{n+1} and f(y_{n+1}).
 
         Args:
             z: z_{n+1}.
             value_at_y: f(y_{n+1}).
             lost: what the tape says the half step lost.
-            n: index of the step; may be left out where all steps have one beta.
+            n: index of the step.
         """
-        return self.undo_half_step(z, value_at_y, lost, self.betas(n)[1])
+        return self.half_steps.undo(z, value_at_y, lost, self.betas.of_step(n)[1])
 
-    def undo_y(
-        self, y: tuple[LeafState, ...], value_at_z: Leaves, lost: Entry | None = None, n: int | None = None
-    ) -> tuple[LeafState, ...]:
+    def undo_y(self, y: States, value_at_z: Leaves, lost: Entry | None = None, n: int = 0) -> States:
         """Return y_n from y_{n+1} and f(z_n); the arguments are those of `undo_z`."""
-        return self.undo_half_step(y, value_at_z, lost, self.betas(n)[0])
+        return self.half_steps.undo(y, value_at_z, lost, self.betas.of_step(n)[0])
 
     def relaxation(self, state: Coupled) -> float | Schedule | torch.Tensor | None:
         """Return the betas with which the state was reached, as `Solution.beta` has them."""
         if state.pace:
             return state.pace[0].record
-        return None if isinstance(self.beta, str) else self.beta
-
-    def values(self, states: Sequence[LeafState]) -> Leaves:
-        """Return one of the two states as tensors of the state dtype."""
-        return tuple(self.arithmetic.value(state) for state in states)
+        if isinstance(self.betas, ConstantBeta):
+            return self.betas.beta
+        return self.betas.schedule if isinstance(self.betas, ScheduledBetas) else None
 
     def out_of_range(self, state: Coupled) -> torch.Tensor | None:
         """Return, per sample, whether a state left the range that the arithmetic holds; None where it has none."""
@@ -278,61 +261,17 @@ class Reversible(Solver):
         present = [flag for flag in flags if flag is not None]
         return torch.stack(present).all() if present else None
 
-    def _fit(self, states: tuple[LeafState, ...], values: Leaves) -> tuple[LeafState, ...]:
-        return tuple(self.arithmetic.fit(state, value) for state, value in zip(states, values, strict=True))
 
-    def _pace(self, z0: Leaves) -> tuple[Pace, ...]:
-        if not isinstance(self.beta, str) or self._record is not None:
-            return ()
-        if self._max_steps is None:
-            raise ValueError(f"{self!r} has no beta of its own; hand it to solve, which lets it choose.")
-        return (Pace.start(z0, self._max_steps),)
-
-    def _half_step(
-        self, states: tuple[LeafState, ...], values: Leaves, beta: Beta, n: int
-    ) -> tuple[tuple[LeafState, ...], Entry]:
-        pairs = list(zip(states, values, strict=True))
-        if isinstance(beta, torch.Tensor):
-            return tuple(half_step(s, v, beta) for s, v in pairs), (None,) * len(pairs)
-        taken = [self.arithmetic.half_step(s, v, beta, n) for s, v in pairs]
-        return tuple(state for state, _ in taken), tuple(lost for _, lost in taken)
-
-    def undo_half_step(
-        self, states: tuple[LeafState, ...], values: Leaves, lost: Entry | None, beta: Beta, *, ours: bool = False
-    ) -> tuple[LeafState, ...]:
-        """Return one of the two states as it was before a half step.
-
-        Args:
-            states: the state after it, leaf by leaf.
-            values: f at the other state.
-            lost: what the tape says the half step lost.
-            beta: the relaxation parameter that it had.
-            ours: whether nobody else needs `states`, so that they may be overwritten.
-        """
-        if ours and isinstance(self.arithmetic, Floating):
-            return tuple(undo_half_step(s, v, beta, in_place=_unseen(s, v)) for s, v in _pairs(states, values))
-        if isinstance(beta, torch.Tensor):
-            return tuple(undo_half_step(s, v, beta) for s, v in zip(states, values, strict=True))
-        remainders = (None,) * len(states) if lost is None else lost
-        return tuple(
-            self.arithmetic.undo_half_step(state, value, beta, remainder)
-            for state, value, remainder in zip(states, values, remainders, strict=True)
-        )
+def _betas(beta: Relaxation, max_steps: int) -> Betas:
+    if isinstance(beta, tuple):
+        return ScheduledBetas(beta, max_steps)
+    return AdaptiveBetas(max_steps) if isinstance(beta, str) else ConstantBeta(beta)
 
 
-def _unseen(state: torch.Tensor, value: torch.Tensor) -> bool:
-    """Return whether f never sees this very tensor, but a copy in its own dtype, which it may keep.
-
-    Args:
-        state: one leaf, in the state dtype.
-        value: the same leaf of f.
-    """
-    # Under autocast the dtype of the value is not that of z0.
-    return state.dtype != value.dtype and not autocasting(state.device.type)
-
-
-def _pairs(states: tuple[LeafState, ...], values: Leaves) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    return zip(states, values, strict=True)
+def _half_steps(arithmetic: Arithmetic, compile: bool) -> HalfSteps:
+    if not isinstance(arithmetic, Floating):
+        return LeafwiseHalfSteps(arithmetic)
+    return CompiledHalfSteps(arithmetic) if compile else FloatingHalfSteps(arithmetic)
 
 
 def _arithmetic(given: object, state_dtype: torch.dtype | None) -> Arithmetic:

@@ -5,9 +5,9 @@ import math
 from typing import Protocol, Self, runtime_checkable
 
 from revdeq.function import Function
-from revdeq.solver.base import Solver
+from revdeq.solver.base import SteppingSolver
 from revdeq.solver.parameters import validated_number
-from revdeq.tree import Leaves, Tree, flatten, unflatten
+from revdeq.tree import Leaves, Tree, flatten
 
 
 class Splitting(Protocol):
@@ -42,7 +42,7 @@ class Splittable(Protocol):
         ...
 
 
-class SplittingSolver(Solver):
+class SplittingSolver(SteppingSolver):
     """A solver that iterates on the parts of a function; `solve` binds it to the function that it is given.
 
     Args:
@@ -62,20 +62,21 @@ class SplittingSolver(Solver):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(step_size={self.step_size!r})"
 
-    def bound_to(self, f: Function, max_steps: int) -> Self:
+    def bound_to(self, f: Function | None, max_steps: int) -> Self:
         """Return this solver with the splitting of f's function for f's args.
 
         Raises:
             TypeError: the function does not offer its splitting.
         """
-        if not isinstance(f.function, Splittable):
+        function = None if f is None else f.function
+        if f is None or not isinstance(function, Splittable):
             raise TypeError(
                 f"{self!r} needs a function with a method split(args, step_size) that returns its monotone splitting; "
-                f"function is a {type(f.function).__name__} without one, so give a revdeq.nn.Monotone, or use "
+                f"function is a {type(function).__name__} without one, so give a revdeq.nn.Monotone, or use "
                 "Relaxed, Anderson, Broyden or Reversible."
             )
         bound = copy.copy(self)
-        bound._bound = _Parts(f, f.function.split(f.args, self.step_size))
+        bound._bound = _Parts(f, function.split(f.args, self.step_size))
         return bound
 
     @property
@@ -97,13 +98,16 @@ class _Parts:
     """A splitting on flat leaves."""
 
     def __init__(self, f: Function, splitting: Splitting) -> None:
-        self._structure, self._splitting = f.structure, splitting
+        self._border, self._splitting = f.border, splitting
 
     def affine(self, z: Leaves) -> Leaves:
-        return tuple(flatten(self._splitting.affine(unflatten(z, self._structure)))[0])
+        return self._inward(self._splitting.affine(self._border.tree(z)))
 
     def resolvent(self, u: Leaves) -> Leaves:
-        return tuple(flatten(self._splitting.resolvent(unflatten(u, self._structure)))[0])
+        return self._inward(self._splitting.resolvent(self._border.tree(u)))
 
     def prox(self, u: Leaves) -> Leaves:
-        return tuple(flatten(self._splitting.prox(unflatten(u, self._structure)))[0])
+        return self._inward(self._splitting.prox(self._border.tree(u)))
+
+    def _inward(self, tree: Tree) -> Leaves:
+        return self._border.inward(flatten(tree)[0])

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> Generator[Any]:
     monkeypatch.syspath_prepend(ROOT)
     module = importlib.import_module("benchmarks.training_step")
-    for name in ("benchmarks.training_step", "verify.cost_study.peers"):
+    for name in ("benchmarks.training_step", "verify.studies.cost.peers"):
         monkeypatch.setattr(f"{name}.absent_peers", lambda: {"torchdeq": "it is not installed"})
     threads = torch.get_num_threads()
     yield module

@@ -22,10 +22,10 @@ from reports.sections.ratios import ratio_blocks, ratio_sentences
 from reports.sections.trust import PAPER_SETTINGS
 from reports.sections.winners import crossing, gain, winner_blocks
 from reports.tables import curve_table
-from verify.envelope import CAP
 from verify.result import Curve
 from verify.result_file import read_results, write_results
-from verify.roundoff_study.cost import SAMPLES, WIDTH
+from verify.rounding.envelope import CAP
+from verify.studies.rounding.cost import SAMPLES, WIDTH
 
 
 STEPS = (1.0, 2.0, 4.0, 8.0, 16.0)

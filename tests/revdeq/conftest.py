@@ -51,9 +51,13 @@ def gradients(
     return list(torch.autograd.grad(loss_of(solution, on=on), wanted, allow_unused=True, retain_graph=True))
 
 
+VARIANTS = (ReversibleAdjoint(), ReversibleAdjoint(segment=2))
+"""The default, and segments of two steps whatever the dtypes: states are stored, undone, and taken again."""
+
+
 @pytest.fixture
 def agree() -> Compare:
-    """Assert that the reversible gradients are the unrolled ones, leaf by leaf, and return them."""
+    """Assert that the reversible gradients are the unrolled ones, leaf by leaf, and those of stored inputs to the bit."""
 
     def compare(
         function: Callable[..., Tree],
@@ -61,15 +65,12 @@ def agree() -> Compare:
         args: Tree,
         wanted: Sequence[torch.Tensor],
         *,
-        tolerance: float = 1e-10,
-        adjoint: Adjoint | None = None,
+        tolerance: float = 1e-15,
         **options: Any,
     ) -> list[torch.Tensor | None]:
-        # min_bits=0: the reversal itself is compared, not the recomputation that replaces it where it is poor.
-        adjoint = ReversibleAdjoint(min_bits=0, on_untrusted="raise") if adjoint is None else adjoint
         expected = gradients(function, z0, args, wanted, adjoint=UnrolledAdjoint(), **options)
-        got = gradients(function, z0, args, wanted, adjoint=adjoint, **options)
-        for i, (g, e) in enumerate(zip(got, expected, strict=True)):
+        stored = gradients(function, z0, args, wanted, adjoint=ReversibleAdjoint(segment=1), **options)
+        for i, (g, e) in enumerate(zip(stored, expected, strict=True)):
             if e is None or not bool(e.any()):
                 assert g is None or not bool(g.any()), f"leaf {i}: {g}, expected none"
                 continue
@@ -77,10 +78,20 @@ def agree() -> Compare:
             assert g.dtype == e.dtype
             assert g.shape == e.shape
             error = float(torch.linalg.vector_norm((g - e).double()) / torch.linalg.vector_norm(e.double()))
-            assert error <= tolerance, f"leaf {i}: relative error {error:.1e}, allowed {tolerance:.0e}"
-        return got
+            assert error <= tolerance, f"leaf {i}: relative error {error:.1e}, allowed {tolerance:.1e}"
+        for adjoint in VARIANTS:
+            assert_same_bits(gradients(function, z0, args, wanted, adjoint=adjoint, **options), stored)
+        return stored
 
     return compare
+
+
+def assert_same_bits(got: Sequence[torch.Tensor | None], expected: Sequence[torch.Tensor | None]) -> None:
+    """Assert that two lists of gradients are equal to the bit, signs of zeros apart."""
+    for i, (g, e) in enumerate(zip(got, expected, strict=True)):
+        assert (g is None) == (e is None), f"leaf {i}: {g}, expected {e}"
+        if g is not None and e is not None:
+            assert torch.equal(g, e), f"leaf {i} differs by {float((g - e).double().abs().max()):.1e}"
 
 
 class Counter:

@@ -185,7 +185,8 @@ def test_start_made_in_inference_mode_works_where_it_needs_no_gradient(problem: 
     [
         Reversible(0.8, state_dtype=torch.float64),
         Relaxed(0.5),
-        ReversibleAdjoint(min_bits=12, on_untrusted="raise"),
+        ReversibleAdjoint(segment=3),
+        ReversibleAdjoint(verify=False),
         UnrolledAdjoint(),
         ImplicitAdjoint(rtol=1e-5, solver=Relaxed(0.9)),
     ],

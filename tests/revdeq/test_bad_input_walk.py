@@ -42,9 +42,7 @@ BAD: dict[str, list[Any]] = {
     "kernel_size": [*COUNT, 2, None],
     "margin": POSITIVE,
     "max_steps": [-1, 2.0, None, "3", True],
-    "min_bits": [-1, math.nan, math.inf, "8", True],
     "on_health": [3, "log"],
-    "on_untrusted": ["ignore", None, 1],
     "per_sample": [1, None, "yes"],
     "regularisation": [0.0, 1.0, math.nan, None, "1"],
     "restart": [*COUNT, None],
@@ -56,6 +54,7 @@ BAD: dict[str, list[Any]] = {
     "step_size": [*POSITIVE, None],
     "steps": [*COUNT, None],
     "throw": [1, None, "no"],
+    "verify": [0, 1, None, "no"],
     "width": [*COUNT, None],
     "z": [3, (), torch.zeros(2, dtype=torch.int64)],
 }

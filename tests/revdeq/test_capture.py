@@ -91,7 +91,7 @@ def rules_of_a_capture() -> Generator[None]:
 
 @pytest.fixture
 def capturing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("revdeq.function.Function.capturing", True)
+    monkeypatch.setattr("revdeq.function.surroundings.Surroundings.capturing", True)
 
 
 @pytest.mark.usefixtures("capturing")
@@ -223,7 +223,7 @@ def test_what_reads_is_refused_while_a_graph_is_captured(monkeypatch: pytest.Mon
         ).z1
 
     before = z1(throw=False)
-    monkeypatch.setattr("revdeq.function.Function.capturing", True)
+    monkeypatch.setattr("revdeq.function.surroundings.Surroundings.capturing", True)
     with pytest.raises(ValueError, match=r"throw=True reads .* CUDA graph .* give throw=False"):
         z1(throw=True)
     with pytest.raises(GradientError, match=r"a CUDA graph is being captured.*UnrolledAdjoint"):

@@ -74,7 +74,11 @@ def test_no_value_is_read_by_adjoints_that_judge_nothing(solver: Any, adjoint: A
 
 @pytest.mark.parametrize(
     ("solver", "adjoint"),
-    [(solver, ReversibleAdjoint(min_bits=bits)) for solver in REVERSIBLE for bits in (0, None)]
+    [
+        (solver, adjoint)
+        for solver in REVERSIBLE
+        for adjoint in (ReversibleAdjoint(), ReversibleAdjoint(segment=1), ReversibleAdjoint(verify=False))
+    ]
     + [(solver, IMPLICIT) for solver in SOLVERS],
     ids=repr,
 )

@@ -70,7 +70,7 @@ def test_leaves_may_have_different_dtypes(agree: Any):
     found = solve(function, z0, x, solver=Reversible(0.8), adjoint=ReversibleAdjoint(), max_steps=2)
     assert found.z1["wide"].dtype == torch.float64
     assert found.z1["narrow"].dtype == torch.float32
-    agree(function, z0, x, (z0["wide"], z0["narrow"], x), tolerance=1e-6)
+    agree(function, z0, x, (z0["wide"], z0["narrow"], x))
 
 
 def test_tensors_of_args_that_do_not_require_grad_get_none():
@@ -93,9 +93,9 @@ def test_tensors_of_args_that_do_not_require_grad_get_none():
     assert mask.grad is None
 
 
-# Reversal itself adds nothing here that unrolling has not: what is left are sums in another order and, in 16 bits, the
-# parts of a gradient summed in float32 instead of the dtype itself.
-ROUNDING = {torch.float64: 1e-11, torch.float32: 1e-5, torch.float16: 2.0**-7, torch.bfloat16: 2.0**-4}
+# Every leaf of a float32 function is that of unrolling to the bit where states are wider. Else the three parts of z0's
+# gradient are summed in another order, and in 16 bits the parts of a gradient in float32 instead of the dtype itself.
+ROUNDING = {torch.float64: 2.0**-51, torch.float32: 2.0**-22, torch.float16: 2.0**-7, torch.bfloat16: 2.0**-4}
 
 
 @pytest.mark.parametrize("state_dtype", [None, "same", torch.float32, torch.float64])
@@ -106,13 +106,12 @@ def test_gradient_in_each_dtype_equals_unrolled(agree: Any, dtype: torch.dtype, 
         chosen = torch.float64
     z0, x = normal(3, 4, dtype=dtype), normal(3, 4, dtype=dtype)
     weight = (0.1 * torch.randn(4, 4)).to(dtype).requires_grad_()
-    tolerance = ROUNDING[dtype] * (4.0 if chosen == dtype and dtype != torch.float64 else 1.0)
     agree(
         lambda z, a: torch.tanh(z @ weight + a),
         z0,
         x,
         (z0, x, weight),
-        tolerance=tolerance,
+        tolerance=0.0 if dtype == torch.float32 and chosen in (None, torch.float64) else ROUNDING[dtype],
         solver=Reversible(0.5, state_dtype=chosen),
         max_steps=2,
     )
@@ -126,13 +125,13 @@ def test_states_are_float64_by_default_and_the_function_sees_the_dtype_of_the_st
         return 0.1 * z + a
 
     x = torch.full((2, 3), 0.1, requires_grad=True)
-    solutions = [
+    solutions: list[Any] = [
         solve(
             function,
             torch.zeros(2, 3),
             x,
             solver=Reversible(0.8, state_dtype=dtype),
-            adjoint=ReversibleAdjoint(),
+            adjoint=ReversibleAdjoint(verify=False),
             max_steps=9,
         )
         for dtype in (None, torch.float64, torch.float32)
@@ -141,12 +140,9 @@ def test_states_are_float64_by_default_and_the_function_sees_the_dtype_of_the_st
     assert all(found.z1.dtype == torch.float32 for found in solutions)
     for found in solutions:
         found.z1.sum().backward()
-        assert found.health is not None
         assert found.health.reconstruction_error is not None
     assert seen == {torch.float32}
-    errors = [found.health.reconstruction_error for found in solutions if found.health is not None]
-    assert errors[0] is not None
-    assert errors[2] is not None
+    errors = [found.health.reconstruction_error for found in solutions]
     assert errors[0] == errors[1]
     assert errors[0] < 1e-6 * errors[2]
 
@@ -154,18 +150,22 @@ def test_states_are_float64_by_default_and_the_function_sees_the_dtype_of_the_st
 def test_wide_states_with_a_dyadic_beta_are_rebuilt_to_the_bit():
     weight = 0.1 * torch.randn(4, 4)
     x = torch.randn(3, 4, requires_grad=True)
-    found = solve(
-        lambda z, a: torch.tanh(z @ weight + a),
-        torch.zeros(3, 4),
-        x,
-        solver=Reversible(0.5),
-        adjoint=ReversibleAdjoint(),
-        max_steps=4,
-    )
-    found.z1.sum().backward()
-    assert found.health is not None
-    assert found.health.reconstruction_error == 0.0
-    assert found.health.bits_left == 24.0
+
+    def health(adjoint: ReversibleAdjoint) -> Any:
+        found = solve(
+            lambda z, a: torch.tanh(z @ weight + a),
+            torch.zeros(3, 4),
+            x,
+            solver=Reversible(0.5),
+            adjoint=adjoint,
+            max_steps=4,
+        )
+        found.z1.sum().backward()
+        return found.health
+
+    assert health(ReversibleAdjoint(verify=False)).reconstruction_error == 0.0
+    checked = health(ReversibleAdjoint(segment=4))
+    assert (checked.segments, checked.repeated_segments) == (1, 0)
 
 
 def test_default_dtype_does_not_matter():

@@ -133,8 +133,11 @@ def test_function_that_draws_more_in_later_evaluations_raises(problem: Problem):
         solve(function, z0, x, solver=Reversible(0.8), adjoint=ReversibleAdjoint(), max_steps=3)
 
 
+@pytest.mark.parametrize("adjoint", [ReversibleAdjoint(), ReversibleAdjoint(segment=1), ReversibleAdjoint(segment=3)])
 @pytest.mark.parametrize("tolerance", [None, 1e-3])
-def test_function_that_draws_from_elsewhere_is_detected_on_replay(problem: Problem, tolerance: float | None):
+def test_function_that_draws_from_elsewhere_is_detected_on_replay(
+    problem: Problem, tolerance: float | None, adjoint: ReversibleAdjoint
+):
     z0, _, x = problem
     draws = random.Random(5)
 
@@ -146,48 +149,47 @@ def test_function_that_draws_from_elsewhere_is_detected_on_replay(problem: Probl
         z0,
         x,
         solver=Reversible(0.8),
-        adjoint=ReversibleAdjoint(),
+        adjoint=adjoint,
         max_steps=6,
         rtol=tolerance,
         atol=tolerance,
         throw=False,
     )
-    with pytest.raises(GradientError, match=r"function does not repeat: .* \(relative difference of f\(y_N\): \d"):
+    with pytest.raises(GradientError, match=r"function does not repeat: .* make every evaluation the same"):
         found.z1.sum().backward()
     assert found.health is not None
-    assert found.health.replay_error is not None
-    assert found.health.replay_error > 1e-6
+    assert not found.health.verified
 
 
-def test_function_that_does_not_repeat_only_warns_where_that_was_asked(problem: Problem):
-    z0, _, x = problem
+def wandering(size: float):
+    """A map whose values differ in a relative size from call to call, as those of kernels with atomics do."""
     calls: list[int] = []
 
     def function(z: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        return 0.5 * torch.tanh(z + a + 0.01 * len(calls))
+        return 0.5 * torch.tanh(z + a) * (1.0 + size * (len(calls) % 7))
 
-    adjoint = ReversibleAdjoint(on_untrusted="warn")
-    found = solve(function, z0, x, solver=Reversible(0.8), adjoint=adjoint, max_steps=3)
-    with pytest.warns(UserWarning, match="function does not repeat"):
-        found.z1.sum().backward()
+    return function
 
 
-def test_rounding_differences_of_a_replay_count_as_local_errors(problem: Problem):
+def test_rounding_differences_of_a_replay_are_measured_where_inputs_were_stored(problem: Problem):
     z0, _, x = problem
-    calls: list[int] = []
-
-    def function(z: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
-        calls.append(1)
-        return 0.5 * torch.tanh(z + a) * (1.0 + 1e-12 * (len(calls) % 7))
-
-    found = solve(function, z0, x, solver=Reversible(0.8), adjoint=ReversibleAdjoint(min_bits=0), max_steps=4)
-    found.z1.sum().backward()
-    assert found.health is not None
-    assert found.health.replay_error is not None
+    adjoint = ReversibleAdjoint(segment=1)
+    found: Any = solve(wandering(1e-12), z0, x, solver=Reversible(0.8), adjoint=adjoint, max_steps=4)
+    got = torch.autograd.grad(found.z1.sum(), (z0, x))
+    assert found.health.verified is False
     assert 0.0 < found.health.replay_error < 1e-11
-    assert found.health.bits_left is not None
-    assert found.health.bits_left < 40.0  # 1e-12 is 2^-40, and reversal amplifies it
+    plain = solve(wandering(0.0), z0, x, solver=Reversible(0.8), adjoint=UnrolledAdjoint(), max_steps=4)
+    for g, w in zip(got, torch.autograd.grad(plain.z1.sum(), (z0, x)), strict=True):
+        torch.testing.assert_close(g, w, rtol=1e-10, atol=1e-12)
+
+
+def test_rounding_differences_of_a_replay_are_refused_where_steps_were_undone(problem: Problem):
+    z0, _, x = problem
+    adjoint = ReversibleAdjoint(segment=4)
+    found = solve(wandering(1e-12), z0, x, solver=Reversible(0.8), adjoint=adjoint, max_steps=4)
+    with pytest.raises(GradientError, match="function does not repeat"):
+        found.z1.sum().backward()
 
 
 def test_function_that_repeats_has_exactly_no_replay_error(problem: Problem):

@@ -24,9 +24,9 @@ from revdeq.schedule import NEAREST_TO_ONE, chebyshev_schedule
 RELAXATIONS = (chebyshev_schedule(12, 0.9), ((0.3, 1.4), (1.7, 0.6)) * 6, "auto", "adaptive")
 ADJOINTS = (
     CheckpointedAdjoint(3),
-    ReversibleAdjoint(min_bits=0),
-    # More bits than a float64 has: the gradient is computed again from checkpoints, with the betas that were recorded.
-    ReversibleAdjoint(min_bits=60),
+    ReversibleAdjoint(),
+    # In float64 hardly a segment is undone to the bit: it is taken again, with the betas that were recorded.
+    ReversibleAdjoint(segment=4),
 )
 
 
@@ -60,10 +60,10 @@ def test_every_adjoint_returns_the_same_gradient_for_every_relaxation(relaxation
     _, expected = gradients(relaxation, UnrolledAdjoint(), start(*shape))
     for adjoint in ADJOINTS:
         solution, found = gradients(relaxation, adjoint, start(*shape))
+        assert solution.health is None or solution.health.verified
         for got, wanted in zip(found, expected, strict=True):
-            # The adjoint's own estimate of what reversal cost, with the rounding of 24 evaluations and VJPs.
-            bits = 52 if solution.health is None or solution.health.fell_back else solution.health.bits_left
-            assert float((got - wanted).norm() / wanted.norm()) <= 2.0 ** (6 - bits)
+            # Sums of three parts in another order.
+            assert float((got - wanted).norm() / wanted.norm()) <= 2.0**-50
 
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS, ids=["chebyshev", "uneven", "auto", "adaptive"])
@@ -86,7 +86,7 @@ def test_samples_that_stop_by_themselves_keep_their_gradient(relaxation):
         solution, found = gradients(relaxation, adjoint, z0, **options)
         assert torch.equal(solution.num_steps, reference.num_steps)
         for got, wanted in zip(found, expected, strict=True):
-            assert float((got - wanted).norm() / wanted.norm()) <= 2.0**-20
+            assert float((got - wanted).norm() / wanted.norm()) <= 2.0**-50
 
 
 def test_float32_function_with_adaptive_betas_keeps_all_its_bits():
@@ -94,9 +94,9 @@ def test_float32_function_with_adaptive_betas_keeps_all_its_bits():
     solution, found = gradients("adaptive", ReversibleAdjoint(), start(3, 6), **options)
     _, expected = gradients("adaptive", UnrolledAdjoint(), start(3, 6), **options)
     assert solution.health is not None
-    assert not solution.health.fell_back
+    assert solution.health.repeated_segments == 0
     for got, wanted in zip(found, expected, strict=True):
-        assert float((got - wanted).norm() / wanted.norm()) <= 2.0**-18
+        assert torch.equal(got, wanted)
 
 
 def test_a_tree_of_leaves_is_paced_by_its_joint_residual():
@@ -108,11 +108,11 @@ def test_a_tree_of_leaves_is_paced_by_its_joint_residual():
         return {"a": torch.tanh(mixed @ args), "b": (0.5 * z["a"] @ args).reshape(4, 3, 2)}
 
     grads = []
-    for adjoint in (UnrolledAdjoint(), ReversibleAdjoint(min_bits=0)):
+    for adjoint in (UnrolledAdjoint(), ReversibleAdjoint()):
         solution: Any = solve(coupled, z0, w, solver=Reversible("adaptive"), adjoint=adjoint, max_steps=6)
         assert solution.beta.shape == (4, 6)
         grads.append(torch.autograd.grad(solution.z1["a"].sum() + solution.y1["b"].sum(), w)[0])
-    assert float((grads[0] - grads[1]).norm() / grads[0].norm()) <= 2.0**-30
+    assert float((grads[0] - grads[1]).norm() / grads[0].norm()) <= 2.0**-50
 
 
 def test_a_sample_does_not_depend_on_the_pace_of_the_others():

@@ -115,12 +115,14 @@ def assert_alike(got: list[Any], expected: list[Any]) -> None:
     for g, e in zip(got, expected, strict=True):
         assert (g is None) == (e is None)
         if e is not None:
-            # Normalisation layers amplify the rounding of the rebuilt states.
-            assert float((g - e).norm()) <= 1e-9 * float(e.norm())
+            # The parts of a gradient are summed in another order where f uses a tensor more than once.
+            assert float((g - e).norm()) <= 1e-14 * float(e.norm())
 
 
 @pytest.mark.parametrize("name", INNER)
-@pytest.mark.parametrize("adjoint", [ReversibleAdjoint(min_bits=0), CheckpointedAdjoint(2)], ids=repr)
+@pytest.mark.parametrize(
+    "adjoint", [ReversibleAdjoint(), ReversibleAdjoint(segment=2), CheckpointedAdjoint(2)], ids=repr
+)
 def test_what_is_inside_the_function_gives_the_unrolled_gradient(name: str, adjoint: Any):
     expected = gradients(INNER[name], UnrolledAdjoint())
     assert sum(e is not None and bool(e.any()) for e in expected) >= 2
@@ -135,13 +137,13 @@ def test_what_is_inside_the_function_gives_the_unrolled_gradient(name: str, adjo
 )
 def test_modes_of_the_engine_change_nothing(around: Any):
     expected = gradients(SelfAttention, UnrolledAdjoint())
-    assert_alike(gradients(SelfAttention, ReversibleAdjoint(min_bits=0), around), expected)
+    assert_alike(gradients(SelfAttention, ReversibleAdjoint(), around), expected)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize(
     "adjoint",
-    [UnrolledAdjoint(), ReversibleAdjoint(min_bits=0), ImplicitAdjoint(solver=GMRES()), PhantomAdjoint(2)],
+    [UnrolledAdjoint(), ReversibleAdjoint(), ImplicitAdjoint(solver=GMRES()), PhantomAdjoint(2)],
     ids=repr,
 )
 def test_a_layer_inside_a_checkpoint_has_the_same_gradient(adjoint: Any, reentrant: bool):
@@ -171,7 +173,7 @@ def test_an_activation_that_draws_as_its_input_tells_it_to_is_refused():
 
 def test_backward_with_inputs_gives_them_alone_a_gradient():
     found: list[torch.Tensor] = []
-    for adjoint in (UnrolledAdjoint(), ReversibleAdjoint(min_bits=0)):
+    for adjoint in (UnrolledAdjoint(), ReversibleAdjoint()):
         torch.manual_seed(0)
         cell = Cell(nn.Linear(6, 6)).double()
         x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
@@ -181,4 +183,4 @@ def test_backward_with_inputs_gives_them_alone_a_gradient():
         assert x.grad is None
         assert cell.inner.bias.grad is None
         found.append(weight.grad)
-    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-14)
+    assert torch.equal(found[1], found[0])

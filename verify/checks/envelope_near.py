@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from verify.case import Case
 from verify.checks._check import Check
 from verify.criteria import Criterion
-from verify.envelope import CAP
 from verify.plan import Place
 from verify.reading import QUOTIENT
 from verify.result import Measurement
+from verify.rounding.envelope import CAP
 from verify.trial.reach import ENVELOPE, ReachBench, settings_by_case
 
 

@@ -11,8 +11,8 @@ from verify.case import Case
 from verify.checks._check import Check
 from verify.criteria import Criterion
 from verify.plan import Place
-from verify.rate_study.regression import MINIMUM_POINTS
 from verify.reading import LOG_RATIO_LESS_DOUBT
+from verify.regression import MINIMUM_POINTS
 from verify.result import Measurement
 from verify.trial.grid import GRID, SHARP, GridBench, families
 

@@ -14,8 +14,9 @@ from verify.checks._where import referred
 from verify.criteria import SELDOM, Criterion
 from verify.plan import Place
 from verify.reading import GREATER
-from verify.reference import RoundingScale, difference
+from verify.reference import difference
 from verify.result import Measurement
+from verify.rounding.scale import RoundingScale
 from verify.subject import Adjoint
 from verify.trial.trial import Trial, cost, to_numpy
 

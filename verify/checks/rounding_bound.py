@@ -12,13 +12,13 @@ from verify.case import Case
 from verify.checks._check import Check
 from verify.checks._where import referred
 from verify.criteria import SELDOM, Criterion
-from verify.error_bounds import BOUNDED_LEAVES, bounded, error_bounds
 from verify.plan import Place
 from verify.problems import get_problem
 from verify.reading import BOUND
 from verify.reference import difference
 from verify.reference.arithmetic.protocol import Array
 from verify.result import Measurement
+from verify.rounding.bounds import BOUNDED_LEAVES, bounded, error_bounds
 from verify.trial.rebuilt import not_reversed, state_name
 from verify.trial.trial import Trial, cost, to_numpy
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from verify.problems.problem import Problem
-from verify.reference import FixedPoint, NStep, RoundingScale, n_step
+from verify.reference import FixedPoint, NStep, n_step
 from verify.reference.arithmetic.multiprecision import Multiprecision
-from verify.reference.rounding import Differentiation
+from verify.rounding.scale import Differentiation, RoundingScale
 from verify.trial.references import References
 
 

@@ -16,10 +16,8 @@ from verify.reference.fixed_point import (
     jacobian as jacobian,
 )
 from verify.reference.float64_differences import float64_finite_differences as float64_finite_differences
-from verify.reference.implicit_rounding import implicit_rounding_scale as implicit_rounding_scale
 from verify.reference.linearise import Linearised as Linearised, convert_args as convert_args
 from verify.reference.n_step import NStep as NStep, Trajectory as Trajectory, n_step as n_step
-from verify.reference.rounding import RoundingScale as RoundingScale, rounding_scale as rounding_scale
 from verify.reference.tape import Tape as Tape, Variable as Variable
 from verify.reference.taylor import (
     FittedOrder as FittedOrder,

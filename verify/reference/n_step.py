@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from verify.reference.adjoint_step import adjoint_step
 from verify.reference.arithmetic.multiprecision import Multiprecision
 from verify.reference.arithmetic.protocol import Arithmetic, Array
 from verify.reference.compare import greatest_difference
@@ -51,7 +52,7 @@ class Trajectory:
         args: args instead of the problem's, of the arithmetic.
 
     References:
-        McCallum, Arora, Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917. (THEORY 1)
+        McCallum, Arora, Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917. (T0)
     """
 
     def __init__(
@@ -93,20 +94,25 @@ class Trajectory:
     def gradient(self, num_steps: int) -> dict[str, Array]:
         """dL/dleaf by the adjoint recursion of the stored states, from the last step to the first.
 
-        q = p_y + beta K(y')^T p_z;   theta += beta f_theta(y')^T p_z + beta f_theta(z)^T q;
-        p_y <- a q;   p_z <- a p_z + beta K(z)^T q
+        theta += beta f_theta(y')^T p_z + beta f_theta(z)^T q, with the cotangents of `adjoint_step`
         """
-        at, beta, a = self._at, self._beta, self._a
+        at = self._at
         self.states(num_steps)
         p_z, p_y = at.convert(self._problem.cotangent_z), at.convert(self._problem.cotangent_y)
         theta = {name: at.convert(np.zeros(value.shape)) for name, value in self._args.items()}
+
+        parts: list[Mapping[str, Array]] = []
+
+        def pull(through: Linearised, cotangent: Array) -> Array:
+            back, part = through.vjp(at.multiply(self._beta, cotangent))
+            parts.append(part)
+            return back
+
         for step in reversed(range(num_steps)):
-            scaled = at.multiply(beta, p_z)
-            through_y, theta_y = self._at_y[step].vjp(scaled)
-            q = at.add(p_y, through_y)
-            through_z, theta_z = self._at_z[step].vjp(at.multiply(beta, q))
-            p_y, p_z = at.multiply(a, q), at.add(at.multiply(a, p_z), through_z)
-            theta = {name: at.add(theta[name], at.add(theta_y[name], theta_z[name])) for name in theta}
+            pulls = partial(pull, self._at_y[step]), partial(pull, self._at_z[step])
+            p_y, p_z, _ = adjoint_step(at, self._a, p_y, p_z, *pulls)
+            of_y, of_z = parts.pop(0), parts.pop(0)
+            theta = {name: at.add(total, at.add(of_y[name], of_z[name])) for name, total in theta.items()}
         return {"z0": at.add(p_y, p_z)} | {f"args.{name}": value for name, value in theta.items()}
 
 

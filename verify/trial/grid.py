@@ -1,7 +1,7 @@
 """One solve of the subject for a whole batch of maps at once, one map a sample, and the rate of each.
 
-The batch holds every family of `verify.rate_study.FIXTURES` at every contraction constant. The subject's evaluations
-of f show the states after each of its steps.
+The batch holds every family of `verify.problems.families` at every contraction constant. The subject's evaluations of f
+show the states after each of its steps.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor
 from revdeq.rates import forward_majorant
 from verify.case import Case
 from verify.plan import CurveKey, PlannedCurve
-from verify.rate_study.fixtures import FIXTURES, Batch, Fixture, batch_of
-from verify.rate_study.regression import RateFit, fit_rates
-from verify.rate_study.rounding import forward_floor, local_error
+from verify.problems.families import FIXTURES, Batch, Fixture, batch_of
+from verify.regression import RateFit, fit_rates
 from verify.result import Curve
+from verify.rounding.floor import forward_floor, local_error
 from verify.subject import Settings, Subject
 from verify.trial.bench import Bench
 from verify.trial.observation import Calls, watched

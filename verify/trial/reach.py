@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from verify.case import BITWISE, Case
-from verify.envelope import BITWISE as INTEGERS, TOLERANCES, Kind, eigenvalues, predicted_steps, reach, subject_error
+from verify.rounding.envelope import (
+    BITWISE as INTEGERS,
+    TOLERANCES,
+    Kind,
+    eigenvalues,
+    predicted_steps,
+    reach,
+    subject_error,
+)
 from verify.trial.bench import Bench
 
 
@@ -27,7 +35,7 @@ class Setting:
         constant: its contraction constant k.
         beta: relaxation parameter.
         dtype: of f.
-        state_dtype: of the states, or `verify.envelope.BITWISE`.
+        state_dtype: of the states, or `verify.rounding.envelope.BITWISE`.
     """
 
     kind: Kind

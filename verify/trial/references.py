@@ -8,16 +8,14 @@ from verify.reference import (
     FiniteDifference,
     FixedPoint,
     NStep,
-    RoundingScale,
     agreement,
     finite_differences,
     fixed_point,
-    implicit_rounding_scale,
     n_step,
-    rounding_scale,
 )
 from verify.reference.finite_differences import Target
-from verify.reference.rounding import Differentiation
+from verify.rounding.implicit_scale import implicit_rounding_scale
+from verify.rounding.scale import Differentiation, RoundingScale, rounding_scale
 
 
 class References:

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from verify.case import Case
 from verify.problems.problem import Problem
-from verify.reference import RoundingScale
-from verify.reference.rounding import Differentiation
+from verify.rounding.scale import Differentiation, RoundingScale
 from verify.subject import Adjoint, Settings
 from verify.trial.bench import Bench
 from verify.trial.observation import Binding, Observation, observe, same_bits

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from complex_balls import ComplexBalls
+from complex_multiprecision import ComplexMultiprecision
 from verify.reference.arithmetic import Multiprecision, Perturbed
 from verify.reference.arithmetic.balls import Balls
-from verify.reference.arithmetic.complex_balls import ComplexBalls
-from verify.reference.arithmetic.complex_multiprecision import ComplexMultiprecision
 from verify.reference.graph import (
     DataDependentError,
     Program,

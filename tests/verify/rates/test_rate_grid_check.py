@@ -10,9 +10,10 @@ from verify.checks import CRITERIA
 from verify.gate import judge_row
 from verify.planted.algebra import JacobiUpdate
 from verify.planted.base import Honest
-from verify.rate_study import FIXTURES, entrants, equilibrium
-from verify.rate_study.curves import SHARP, rate_against_beta_of
-from verify.rate_study.race import enclosing_ellipse, fastest_beta, steps_to_tolerance
+from verify.problems.families import FIXTURES
+from verify.studies.rates import entrants, equilibrium
+from verify.studies.rates.curves import SHARP, rate_against_beta_of
+from verify.studies.rates.race import enclosing_ellipse, fastest_beta, steps_to_tolerance
 from verify.subject import RevdeqSubject
 from verify.sweep import run
 from verify.tasks import GridTask, measure_case

@@ -9,9 +9,12 @@ import pytest
 import torch
 from hypothesis import assume, given, settings, strategies as st
 
+import rational_iteration as exact
+from rate_grid import Grid, rate_table
+from rational_maps import Contraction, LinearMap, betas, contractions, linear_maps, vectors
 from revdeq.rates import spectral_rate, worst_rate
-from verify.rate_study import FIXTURES, Grid, batch_of, exact, fit_rates, measure_grid
-from verify.strategies import Contraction, LinearMap, betas, contractions, linear_maps, vectors
+from verify.problems.families import FIXTURES, batch_of
+from verify.regression import fit_rates
 
 
 EXACT = settings(deadline=None, derandomize=True, max_examples=25)
@@ -20,7 +23,7 @@ NORMAL = tuple(fixture for fixture in FIXTURES if fixture.normal)
 
 @pytest.fixture(scope="module")
 def grid():
-    return measure_grid(Grid())
+    return rate_table(Grid())
 
 
 def ball(number: Fraction):
@@ -45,7 +48,9 @@ def error_curve(linear: LinearMap, beta, num_steps):
 @given(linear=linear_maps(normal=True), beta=betas(Fraction(1, 8), Fraction(15, 8)))
 @EXACT
 def test_t2_rate_of_normal_maps_is_the_spectral_rate_in_high_precision(linear: LinearMap, beta):
-    kappas = torch.tensor([complex(float(x), float(y)) for x, y in linear.eigenvalues])
+    # torch would take Python's complex numbers in single precision.
+    pairs = [complex(float(x), float(y)) for x, y in linear.eigenvalues]
+    kappas = torch.tensor(pairs, dtype=torch.complex128)
     rates = sorted(float(r) for r in spectral_rate(kappas, float(beta)).unique())
     # Two different rates that nearly agree need more steps than are run to be told apart.
     assume(len(rates) < 2 or math.log(rates[-1] / rates[-2]) * 100 > 3 or math.log(rates[-1] / rates[-2]) < 1e-9)

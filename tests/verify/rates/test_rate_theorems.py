@@ -5,8 +5,8 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings, strategies as st, target
 
-from verify.rate_study import exact
-from verify.strategies import (
+import rational_iteration as exact
+from rational_maps import (
     Contraction,
     LinearMap,
     betas,

@@ -9,8 +9,8 @@ from hypothesis import Phase, find, given, settings
 from hypothesis.errors import NoSuchExample
 from hypothesis.strategies import SearchStrategy
 
-from verify.rate_study import exact
-from verify.strategies import (
+import rational_iteration as exact
+from rational_maps import (
     SPECTRUM_KINDS,
     betas,
     constants,

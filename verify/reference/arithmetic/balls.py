@@ -92,6 +92,7 @@ class Balls:
         array = np.asarray(values)
         if array.dtype.kind in "biu":
             return filled([self._element(int(value)) for value in array.ravel().tolist()], array.shape)
+        # A float64 is a dyadic number: its ball has radius 0, whatever the working precision.
         if array.dtype == np.float64:
             return filled([self._element(value) for value in array.ravel().tolist()], array.shape)
         return filled([self._convert_element(value) for value in array.ravel().tolist()], array.shape)
@@ -118,6 +119,7 @@ class Balls:
 
     def add(self, a: Array, b: Array) -> Array:
         """Elementwise a + b."""
+        # numpy calls the elements' own operators: the midpoint is rounded, and what that cost goes into the radius.
         with flint_precision(self.bits):
             return object_array(np.add(a, b))
 
@@ -150,6 +152,7 @@ class Balls:
         """Elementwise x ** exponent: integers and halves by products and roots, others by exp(exponent log x)."""
         if float(exponent).is_integer():
             return self._map(lambda value: _integer_power(value, int(exponent)), x)
+        # A root is defined at 0, where a logarithm is not.
         if float(2 * exponent).is_integer():
             return self._map(lambda value: _integer_power(value.sqrt(), int(2 * exponent)), x)
         wanted = self._element(float(exponent))
@@ -184,6 +187,8 @@ class Balls:
         kept = self._kept(x)
         if kept is None:
             return self._new_matrix(x)
+        # Two views of one memory with the same place, shape and strides hold the same numbers, and nobody can change
+        # them. Turned round, shape and strides are those of the transpose.
         place, strides = x.__array_interface__["data"][0], x.strides
         found = kept.matrices.get((place, x.shape, strides))
         if found is None:
@@ -200,6 +205,7 @@ class Balls:
         owner = x if x.base is None else x.base
         if x.flags.writeable or not isinstance(owner, np.ndarray) or owner.flags.writeable:
             return None
+        # An id may be given again once its array is gone; the weak reference forgets the matrices before that.
         key = id(owner)
         if key not in self._matrices:
             every = self._matrices
@@ -212,6 +218,7 @@ class Balls:
 
     def sum(self, x: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
         """Sum over the axes; an empty sum is zero."""
+        # Every partial sum encloses, so the order changes the width and not the truth.
         with flint_precision(self.bits):
             return object_array(np.sum(x, axis=axis, keepdims=keepdims, initial=self._element(0)))
 
@@ -253,6 +260,7 @@ class Balls:
 
     def maximum(self, a: Array, b: Array) -> Array:
         """The greater of the two: one of them where that is clear, else a ball round both, for max is continuous."""
+        # The very element is returned where it is clear, so that it is still known to equal itself.
         with flint_precision(self.bits):
             return object_array(np.frompyfunc(lambda x, y: x if x >= y else y if y >= x else x.max(y), 2, 1)(a, b))
 
@@ -287,6 +295,8 @@ class Balls:
             if one is other:
                 decisions.append(not strictly)
                 continue
+            # A comparison of balls is true only if it holds for every pair of their points, and false says nothing: no
+            # is the truth of the converse. With NaN, or balls that overlap, neither is true.
             x, y = self._real(one), self._real(other)
             if x < y if strictly else x <= y:
                 decisions.append(True)
@@ -297,6 +307,7 @@ class Balls:
                     f"whether {x.str(8)} is below {y.str(8)} cannot be decided at {self.bits} bits: "
                     "the balls overlap, so the point may lie on a kink; raise the precision"
                 )
+            # At an exact tie the comparison is decided and the derivative is not: both branches meet there.
             self.ties += x.is_exact() and y.is_exact() and x == y
         return np.array(decisions, dtype=np.bool_).reshape(left.shape)
 
@@ -306,7 +317,8 @@ class Balls:
 
 
 def _integer_power(x: Any, exponent: int) -> Any:
-    # python-flint's ** goes through log for a ball round 0 (NaN); repeated products do not.
+    # python-flint's ** goes through log for a ball round 0 (NaN); repeated products do not. A square by products may
+    # reach below 0, for the factors are taken as independent: wider than need be, and still an enclosure.
     result = type(x)(1)
     square, left = x, abs(exponent)
     while left:

@@ -33,7 +33,7 @@ class Perturbed:
         relative   x -> x (1 + u xi)              xi uniform in (-1, 1), drawn anew for every result
         grid       x -> round(x (1 + u xi / 2))   to the nearest number with -log2 u significant bits
 
-    The relative model is THEORY 4's, of RMS .58 u. The grid model, of RMS .50 u, leaves what the format represents as
+    The relative model is M0's, of RMS .58 u. The grid model, of RMS .50 u, leaves what the format represents as
     it is, as the format does (the disturbance is less than half a unit in the last place), and repeats itself after
     `restart`: the same numbers through the same operations meet the same disturbances. It is the model for a wide
     state, where the reversal evaluates f at the very bits of the forward pass (M3).
@@ -56,7 +56,7 @@ class Perturbed:
     References:
         D. S. Parker, Monte Carlo arithmetic, UCLA CSD-970002 (1997); T. J. Dekker, doi:10.1007/BF01397083, eq. 5.7 (the
         rounding to fewer bits); N. J. Higham, Accuracy and Stability of Numerical
-        Algorithms, 2nd ed., SIAM (2002), eq. 2.4, doi:10.1137/1.9780898718027. (THEORY 4)
+        Algorithms, 2nd ed., SIAM (2002), eq. 2.4, doi:10.1137/1.9780898718027. (M0)
     """
 
     def __init__(

@@ -1,0 +1,204 @@
+"""Cotangents on their way back through the half steps, and the gradients that they leave.
+
+NOTE [One reversed half step]
+Half step k of N steps, k = 0 ... 2N - 1, evaluates f at one of the two coupled states, o, and moves the other, s:
+
+    s' = a s + beta f(o),      a = 1 - beta,      o = z and s = y for even k, o = y and s = z for odd k.
+
+With p and q the cotangents of s' and o after it and K(o) = df/dz at o, the backward pass does
+
+    evaluate f(o) and keep its graph
+    pull beta p back through it                q     <- q + beta K(o)^T p           p <- a p
+                                               theta <- theta + beta f_theta(o)^T p
+
+for which it needs o as f saw it, and no state. Where o was not stored, s = (s' - beta f(o)) / a rebuilds what the half
+step before it evaluates f at, with the value that is there anyway. In all that is one evaluation and one VJP each.
+
+NOTE [Stopped samples]
+A sample that takes no part in a step gets no VJP from its own values, but where f couples samples (batch statistics)
+the values of the others depend on its state, which is that of the forward pass: its cotangents receive those parts.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar, cast
+
+import torch
+
+from revdeq.adjoint.totals import Totals
+from revdeq.arithmetic.floating import scaled
+from revdeq.arithmetic.tape import Entry
+from revdeq.function import Replay
+from revdeq.function.linearisation import PartialLeaves
+from revdeq.half_step import ReversedHalfSteps
+from revdeq.iterate import where_active
+from revdeq.residual import masked
+from revdeq.solver.betas import Beta
+from revdeq.solver.reversible import ReversibleIteration
+from revdeq.tree import Leaves
+
+
+States = TypeVar("States", bound=tuple[Any, ...])
+
+
+class Mark(NamedTuple):
+    """Where a pullback stood, to go back there.
+
+    Attributes:
+        y: cotangent of y.
+        z: cotangent of z.
+        totals: sums of the gradients.
+    """
+
+    y: Leaves
+    z: Leaves
+    totals: Totals
+
+
+class AuxCotangents(NamedTuple):
+    """Cotangents of the auxiliary output of f.
+
+    Attributes:
+        leaves: one for each of its leaves, None for zero.
+        only: index of the half step whose output they are of; None where they are of the sum over all.
+    """
+
+    leaves: PartialLeaves = ()
+    only: int | None = None
+
+    def at(self, k: int) -> PartialLeaves:
+        """Return those of half step k; empty for zero."""
+        return self.leaves if self.only is None or self.only == k else ()
+
+
+class Pullback:
+    """The cotangents of the two states and the sums of gradients; see NOTE [One reversed half step].
+
+    Args:
+        solver: the iteration, with the betas that it took.
+        replay: the function in the backward pass, active.
+        y: cotangent of y_N in the state dtype, fresh tensors, which are changed in place.
+        z: cotangent of z_N, likewise.
+        aux: those of what f makes besides z.
+        saved: those of z_n for numbers of steps n whose states the solve returned.
+    """
+
+    def __init__(
+        self,
+        solver: ReversibleIteration,
+        replay: Replay,
+        y: Leaves,
+        z: Leaves,
+        aux: AuxCotangents,
+        saved: Mapping[int, Leaves],
+    ) -> None:
+        self.solver, self.replay, self._aux, self._saved = solver, replay, aux, saved
+        self.totals = Totals(len(replay.inputs))
+        self.y, self.z = y, z
+
+    def mark(self) -> Mark:
+        """Return where the pullback stands; what follows does not change it."""
+        return Mark(tuple(p.clone() for p in self.y), tuple(p.clone() for p in self.z), self.totals.copy())
+
+    def return_to(self, mark: Mark) -> None:
+        """Forget what was done since the mark, which is used up."""
+        self.y, self.z, self.totals = mark
+
+    def through(self, k: int, at: Leaves, active: torch.Tensor | None) -> Leaves:
+        """Go back through half step k, whose states need not be rebuilt.
+
+        Args:
+            k: index of the half step.
+            at: what f saw there.
+            active: the samples that took it; None for all.
+
+        Returns:
+            f(at).
+        """
+        self._join(k)
+        beta = self.beta(k)
+        moved, other = self._cotangents(k)
+        if self.solver.compiled:
+            pulled = cast(ReversedHalfSteps, self.replay).pull_back(at, masked(active, moved), other, beta)
+            self.totals.add(pulled.inputs)
+            self._set(k, _select(active, pulled.moved, moved), pulled.other)
+            return pulled.value
+        f = self.replay.linearise(at, k)
+        to_other, to_inputs = f.pull_back(masked(active, tuple(scaled(p, beta) for p in moved)), self._aux.at(k))
+        self.totals.add(to_inputs)
+        for q, part in zip(other, to_other, strict=True):
+            if part is not None:
+                q.add_(part)
+        self._set(k, _kept(moved, beta, active), other)
+        return f.value
+
+    def undoing(
+        self,
+        k: int,
+        at: Leaves,
+        state: States,
+        active: torch.Tensor | None,
+        *,
+        lost: Entry | None = None,
+        ours: bool = False,
+    ) -> tuple[Leaves, States]:
+        """Go back through half step k and rebuild the state that it moved.
+
+        Args:
+            k: index of the half step.
+            at: what f saw there.
+            state: leaves of the state after the half step.
+            active: the samples that took it; None for all.
+            lost: what the tape says the half step lost.
+            ours: whether `state` may be overwritten.
+
+        Returns:
+            f(at), and the state before the half step.
+        """
+        beta = self.beta(k)
+        if self.solver.compiled:
+            self._join(k)
+            moved, other = self._cotangents(k)
+            steps = cast(ReversedHalfSteps, self.replay)
+            undone = steps.undo_half_step(state, at, masked(active, moved), other, beta)
+            self.totals.add(undone.inputs)
+            self._set(k, _select(active, undone.moved, moved), undone.other)
+            return undone.value, cast(States, _select(active, undone.state, state))
+        value = self.through(k, at, active)
+        before = self.solver.half_steps.undo(state, value, lost, beta, ours=ours and active is None)
+        return value, cast(States, _select(active, before, state))
+
+    def beta(self, k: int) -> Beta:
+        """Return the relaxation parameter of half step k."""
+        return self.solver.betas.of_step(k // 2)[k % 2]
+
+    def start(self) -> Leaves:
+        """Return the gradient of z0, from which both states start, in the state dtype."""
+        if 0 in self._saved:
+            self.z = tuple(p + c for p, c in zip(self.z, self._saved[0], strict=True))
+        return tuple(u + v for u, v in zip(self.y, self.z, strict=True))
+
+    def inputs(self) -> PartialLeaves:
+        """Return the gradients of `Replay.inputs`."""
+        return self.totals.sums()
+
+    def _join(self, k: int) -> None:
+        """Add the cotangent of a state that was returned to that which comes from later steps."""
+        joining = self._saved.get((k + 1) // 2) if k % 2 else None
+        if joining is not None:
+            self.z = tuple(p + c for p, c in zip(self.z, joining, strict=True))
+
+    def _cotangents(self, k: int) -> tuple[Leaves, Leaves]:
+        return (self.z, self.y) if k % 2 else (self.y, self.z)
+
+    def _set(self, k: int, moved: Leaves, other: Leaves) -> None:
+        self.y, self.z = (other, moved) if k % 2 else (moved, other)
+
+
+def _kept(cotangent: Leaves, beta: Beta, active: torch.Tensor | None) -> Leaves:
+    if active is None and isinstance(beta, float):
+        return tuple(p.mul_(1.0 - beta) for p in cotangent)
+    return _select(active, tuple(scaled(p, 1.0 - beta) for p in cotangent), cotangent)
+
+
+def _select(active: torch.Tensor | None, new: States, old: States) -> States:
+    return new if active is None else cast(States, where_active(active, new, old))

@@ -1,0 +1,93 @@
+"""The record that stores what f sees at every evaluation: nothing is undone, and nothing can be lost."""
+
+from typing import NamedTuple
+
+import torch
+
+from revdeq.adjoint.base import not_repeated
+from revdeq.adjoint.record import Record, Way
+from revdeq.fingerprint import fingerprint
+from revdeq.function import Function
+from revdeq.function.linearisation import repeatability
+from revdeq.residual import joint_norm, masked, per_sample
+from revdeq.solver.betas import Beta
+from revdeq.solver.reversible import Coupled
+from revdeq.tree import Leaves
+
+
+class Inputs(NamedTuple):
+    """What f saw.
+
+    Attributes:
+        seen: f's input at every half step, in f's dtype.
+        prints: fingerprints of its values, an int64 tensor with one entry a half step; empty where not to be compared.
+        end: z_N in f's dtype.
+    """
+
+    seen: tuple[Leaves, ...]
+    prints: tuple[torch.Tensor, ...]
+    end: Leaves
+
+
+class Stored(Record):
+    """Keeps f's input at every evaluation, in f's dtype, with a fingerprint of its value.
+
+    Args:
+        f: the function.
+        as_replayed: see `Record`.
+    """
+
+    def __init__(self, f: Function, *, as_replayed: bool) -> None:
+        super().__init__(f, as_replayed=as_replayed)
+        self._inputs: list[Leaves] = []
+        self._prints: list[torch.Tensor] = []
+
+    def evaluated(self, k: int, at: Leaves, value: Leaves) -> None:
+        """See `Record.evaluated`."""
+        self._inputs.append(at)
+        self._prints.append(fingerprint(value))
+
+    def kept(self, end: Coupled, num_steps: int) -> Inputs:
+        """See `Record.kept`."""
+        inputs, prints = self._inputs[: 2 * num_steps], self._prints[: 2 * num_steps]
+        self._inputs, self._prints = [], []
+        return Inputs(tuple(inputs), (torch.stack(prints),) if prints else (), self._f.border.narrow(end.z))
+
+    def go_back(self, kept: Inputs, way: Way) -> None:
+        """See `Record.go_back`; a value that does not repeat to the bit has to repeat within rounding."""
+        mark = way.pullback.mark()
+        seen = [fingerprint(value) for _, value in way.back_through(range(len(way.masks)), kept.seen)]
+        way.health.replay_error = 0.0
+        way.health.verified = not seen or torch.equal(torch.stack(seen[::-1]), kept.prints[0])
+        if not way.health.verified:
+            way.pullback.return_to(mark)
+            self._go_back_comparing(kept, way)
+
+    def _go_back_comparing(self, kept: Inputs, way: Way) -> None:
+        way.health.repeated_evaluations += len(kept.seen)
+        states = (way.z0, *kept.seen, kept.end)  # y_0, z_0, y_1, z_1, ... z_N, in f's dtype
+        for k, value in way.back_through(range(len(way.masks)), kept.seen):
+            error, limit = _difference(value, states[k], states[k + 2], way.pullback.beta(k), way.masks[k // 2])
+            if not error <= limit:
+                raise not_repeated(f"evaluation {k}, relative difference {error:.1e}")
+            way.health.replay_error = max(error, way.health.replay_error or 0.0)
+
+
+def _difference(
+    value: Leaves, before: Leaves, after: Leaves, beta: Beta, active: torch.Tensor | None
+) -> tuple[float, float]:
+    """Return how far a value is from that which moved `before` to `after`, relative to it, and how far it may be.
+
+    The states are known to the roundings of their dtype alone; see `repeatability` for the rest.
+    """
+    moved: list[torch.Tensor] = []
+    for old, new in zip(before, after, strict=True):
+        factor = per_sample(beta, old) if isinstance(beta, torch.Tensor) else beta
+        moved.append((new.double() - (1.0 - factor) * old.double()) / factor)
+    roundoff = max(torch.finfo(leaf.dtype).eps for leaf in value)
+    apart = masked(active, tuple(v.double() - w for v, w in zip(value, moved, strict=True)))
+    size = float(joint_norm(masked(active, value)))
+    states = float(joint_norm(masked(active, before)) + joint_norm(masked(active, after)))
+    least = float(beta.min()) if isinstance(beta, torch.Tensor) else beta
+    scale = size if size > 0 else 1.0
+    return float(joint_norm(apart)) / scale, repeatability(value) + 4 * roundoff * states / (least * scale)

@@ -1,0 +1,40 @@
+"""The one way to evaluate f outside a solve: as one map, and without leaving a trace."""
+
+import contextlib
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+from revdeq.function import Function
+from revdeq.tree import Tree, flatten
+
+
+State = TypeVar("State")
+
+
+@contextlib.contextmanager
+def probing(function: Callable[[State, Tree], State], z: State, args: Tree = ()) -> Generator[Callable[[State], State]]:
+    """Give a function of z alone whose every evaluation finds what the first one found, and put everything back.
+
+    Random numbers, the buffers that f updates and running statistics are at the end of the block what they were before;
+    see NOTE [f is one map] in `revdeq.function.surroundings`.
+
+    Args:
+        function: callable of (z, args) that returns the structure of z.
+        z: a state, a tensor or pytree of floating tensors.
+        args: any pytree, handed to function.
+
+    Yields:
+        z -> function(z, args), evaluated in the grad mode that holds.
+
+    Raises:
+        TypeError, ValueError: function is not callable, or z is no state; on evaluation, what it returns does not fit.
+    """
+    f = Function(function, z, args)
+
+    def evaluate(z: State) -> State:
+        return f.border.tree(f(f.border.inward(flatten(z)[0])))
+
+    try:
+        yield evaluate
+    finally:
+        f.surroundings.forget()

@@ -1,3 +1,0 @@
-"""The study of round-off: what each way to the gradient loses and costs, beside what is predicted."""
-
-from verify.roundoff_study.study import roundoff_curves as roundoff_curves

@@ -1,0 +1,1 @@
+"""Studies: what a run measures for the report beside the cases that the gate judges."""
