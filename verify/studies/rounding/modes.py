@@ -141,7 +141,7 @@ def gradients(
         Name -> gradient, None for a leaf that has none; None for the whole where reversal overflowed and said so.
     """
     solution = run(mode, beta, num_steps, function, z0, args)
-    states = [cast(Tensor, solution.z1), cast(Tensor, solution.y1)]
+    states = [solution.z1, cast(Tensor, solution.y1)]
     try:
         found = torch.autograd.grad(states, list(leaves.values()), list(cotangents), allow_unused=True)
     except GradientError:
