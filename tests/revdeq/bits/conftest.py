@@ -86,7 +86,9 @@ def large_sample(g: torch.Generator) -> Case:
 def kinks(g: torch.Generator) -> Case:
     # z0 stands exactly on kinks, and so does the fixed point of the first four components.
     def f(z: Tensor, p: Any) -> Tensor:
-        return p[0] * torch.relu(z - p[2]) - 0.25 * (z - p[2]).abs() + torch.where(z > p[2], 0.125 * z, -0.125 * z) + p[1]
+        return (
+            p[0] * torch.relu(z - p[2]) - 0.25 * (z - p[2]).abs() + torch.where(z > p[2], 0.125 * z, -0.125 * z) + p[1]
+        )
 
     z0 = normal(g, 3, 8)
     offset = torch.cat((z0[:, :4] * 0.875, normal(g, 3, 4)), dim=1).bfloat16().double()
