@@ -51,7 +51,7 @@ class Way(NamedTuple):
             yield k, self.pullback.through(k, seen[k - first], self.masks[k // 2])
 
     def seen_at_y(self, y: Leaves, z: Leaves, n: int) -> Leaves:
-        """Return what f saw in the second half step of step n, in its own dtypes: y, and z of samples that took no step.
+        """Return what f saw in the second half step of step n, in its own dtypes: y, or z of samples that took none.
 
         Args:
             y: leaves of y after the step.
