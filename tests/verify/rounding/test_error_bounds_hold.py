@@ -118,18 +118,18 @@ def test_rebuilt_states_stay_within_their_bounds(beta):
     bounds = error_bounds(problem, beta, steps, unit_roundoff_state=2.0**-24, unit_roundoff_function=2.0**-24)
     reference = n_step(problem, beta, steps)
     z0, args = problem.inputs(torch.float32, "cpu")
-    iteration = Reversible(beta, state_dtype=torch.float32).bound_to(None, steps)
+    solver = Reversible(beta, state_dtype=torch.float32).bound_to(None, steps)
 
     def evaluate(state: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (problem.function(state[0], args),)
 
-    state = iteration.init((z0,))
+    state = solver.init((z0,))
     for n in range(steps):
-        state = iteration.step(evaluate, state, evaluate(state.z), n)
+        state = solver.step(evaluate, state, evaluate(state.z), n)
     y, z = state.y, state.z
     for n in reversed(range(steps)):
-        z = iteration.undo_z(z, evaluate(y))
-        y = iteration.undo_y(y, evaluate(z))
+        z = solver.undo_z(z, evaluate(y))
+        y = solver.undo_y(y, evaluate(z))
         expected_y, expected_z = reference.trajectory[n]
         for got, expected, allowed in (
             (y, expected_y, bounds.rebuilt_y[n]),
