@@ -9,8 +9,8 @@ from verify.gate import Demands as Demands, Finding as Finding, Judgement as Jud
 from verify.ledger import (
     Ledger as Ledger,
     LedgerError as LedgerError,
+    accept as accept,
     read_ledger as read_ledger,
-    record as record,
     write_ledger as write_ledger,
 )
 from verify.plan import Plan as Plan

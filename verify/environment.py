@@ -31,8 +31,8 @@ def describe(seed: int = SEED) -> dict[str, Any]:
 
     Returns:
         JSON values: commit (or "unknown"), dirty, source (digest of the code that ran), one key per library with its
-        version, python, platform, processor count, devices with the reason where one is absent, threads, TF32 and
-        determinism switches, seed.
+        version, python, platform, machine (system, architecture and vector instructions: what numbers depend on),
+        processor count, devices with the reason where one is absent, threads, TF32 and determinism switches, seed.
     """
     source = source_digest(_installed_root())
     commit, dirty = _commit(source)
@@ -44,6 +44,7 @@ def describe(seed: int = SEED) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in LIBRARIES},
         "platform": platform.platform(),
+        "machine": f"{platform.system()} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "processors": os.cpu_count(),
         "devices": devices(),
         "threads": torch.get_num_threads(),

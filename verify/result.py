@@ -21,6 +21,13 @@ ENVIRONMENT_KEYS: tuple[str, ...] = (
 )
 
 
+FAILED_TASK = "task "
+"""With what begins the name of something that was planned and not measured, because it failed."""
+
+SUBJECT_FILES = "subject_files"
+"""Key of the environment block under which the files of a foreign subject stand, with their digests."""
+
+
 class ResultsError(ValueError):
     """A results file that cannot be read or written; the message says which, why and what to do."""
 
@@ -148,6 +155,11 @@ class NotMeasured:
 
     what: str
     why: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was planned and failed, and is not left out by choice."""
+        return self.what.startswith(FAILED_TASK)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,9 @@ from verify.curves import PRECISIONS as PRECISIONS, measure_curves, planned_curv
 from verify.plan import CurveKey, PlannedCurve
 from verify.planted.selftest import selftest
 from verify.problems import get_problem
-from verify.result import Curve, FaultRecord, Measurement
+from verify.result import Measurement
 from verify.rounding.census import has_bitwise_form
+from verify.run.parts import Part
 from verify.studies.registry import measure_study
 from verify.subject import Subject, load_subject
 from verify.trial import Trial
@@ -31,21 +32,6 @@ STEPS = (1, 2, 4, 8, 16)
 BITWISE_DTYPES = ("float64", "float32", "bfloat16", "float16")
 BITWISE_STEPS = (PROBE_STEPS, 32)
 """Few steps, where references judge, and many, where the bits alone do: no floating-point reversal reaches so deep."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one task gave.
-
-    Args:
-        measurements: its rows.
-        curves: its curves.
-        selftest: the records of the selftest task, None for the others.
-    """
-
-    measurements: tuple[Measurement, ...]
-    curves: tuple[Curve, ...] = ()
-    selftest: tuple[FaultRecord, ...] | None = None
 
 
 class Task(Protocol):

@@ -13,9 +13,9 @@ import typer
 from reports.commands.progress import progress
 from reports.commands.status import leave, user_errors
 from reports.markdown import plain
+from verify.json_file import write_text
 from verify.judge.faults import GATE
 from verify.result import FaultRecord
-from verify.result_file import write_text
 
 
 def selftest(

@@ -13,7 +13,8 @@ from verify.gate import judge
 from verify.planning import absences, plan
 from verify.profiles import Profile
 from verify.result import FaultRecord, Results
-from verify.tasks import EnvelopeTask, GridTask, Part, ProblemTask
+from verify.run.parts import Part
+from verify.tasks import EnvelopeTask, GridTask, ProblemTask
 
 
 SUBJECT = "verify.subject:RevdeqSubject"

@@ -15,7 +15,7 @@ from verify.discovery import declared
 from verify.planning import plan
 from verify.problems.registry import problems_of
 from verify.profiles import PROFILES
-from verify.studies import STUDIES
+from verify.studies.registry import STUDIES
 
 
 ROOT = Path(__file__).parents[2]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from verify.json_file import printable
 from verify.result import Curve, FaultRecord, Measurement, NotMeasured, Results, ResultsError
 from verify.result_file import VERSION, from_json, read_results, to_json, write_results
 
@@ -40,9 +41,9 @@ GOOD = Results(
     selftest=(FaultRecord(fault="honest", description="", killed_by=(), expected=False),),
 )
 
-text = st.text(max_size=8)
+text = st.text(max_size=8).map(printable)
 number = st.none() | st.floats()
-integer = st.none() | st.integers(-(2**70), 2**70)
+integer = st.none() | st.integers(-(2**63) + 1, 2**63 - 1)
 measurements = st.builds(
     Measurement,
     check=text,

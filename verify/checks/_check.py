@@ -63,7 +63,9 @@ class Check(Generic[B]):
         try:
             with torch.enable_grad():
                 return self.measure(bench)
-        except Exception as error:  # noqa: BLE001  (whatever a subject raises is a finding, and the other checks go on)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  (whatever a subject raises is a finding, SystemExit too)
             frames = traceback.extract_tb(error.__traceback__)
             place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
             return self.failed(bench, f"{type(error).__name__}: {error}{place}")

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from verify.judge.finding import Finding, about_run
 from verify.plan import Plan
-from verify.result import Results
+from verify.result import SUBJECT_FILES, Results
 
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}|unknown")
@@ -169,8 +169,9 @@ def _environment(environment: Mapping[str, Any], plan: Plan) -> Iterator[str]:
         wrong = (
             (key in ("dirty", "deterministic") and not isinstance(value, bool))
             or (key in ("threads", "processors") and (type(value) is not int or value < 1))
+            or (key == SUBJECT_FILES and not _are_digests(value))
             or (key == "tf32" and not _are_switches(value))
-            or (key == "platform" and not (isinstance(value, str) and value and value.isprintable()))
+            or (key in ("platform", "machine") and not (isinstance(value, str) and value and value.isprintable()))
             or (key not in _OTHER_KINDS and not (isinstance(value, str) and _VERSION.fullmatch(value)))
         )
         if wrong:
@@ -182,12 +183,14 @@ _OTHER_KINDS = (
     "dirty",
     "source",
     "platform",
+    "machine",
     "processors",
     "devices",
     "threads",
     "tf32",
     "deterministic",
     "seed",
+    SUBJECT_FILES,
 )
 """Keys of an environment that are not versions of libraries."""
 
@@ -199,8 +202,15 @@ def _are_switches(value: object) -> bool:
     return set(switches) == {"matmul", "cudnn"} and all(isinstance(one, bool) for one in switches.values())
 
 
+def _are_digests(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    digests = cast("dict[str, object]", value).values()
+    return all(isinstance(one, str) and _SOURCE.fullmatch(one) for one in digests)
+
+
 def _left_out(results: Results, plan: Plan) -> Iterator[str]:
-    said = [(item.what, item.why) for item in results.not_measured]
+    said = [(item.what, item.why) for item in results.not_measured if not item.failed]
     wanted = [(item.what, item.why) for item in plan.not_measured]
     if sorted(said) != sorted(wanted):
         lost, made = [item for item in wanted if item not in said], [item for item in said if item not in wanted]

@@ -30,6 +30,9 @@ def judge_whole(results: Results, plan: Plan) -> Iterator[Finding]:
     """
     if not results.complete:
         yield about_run("run", "complete is true", "the run was interrupted, or measured a part only")
+    for item in results.not_measured:
+        if item.failed:
+            yield about_run("run", "every task measured", f"{item.what} failed: {item.why}")
     if not results.measurements:
         yield about_run("run", "at least one row", "the results hold no measurement")
     yield from _judge_rows(results.measurements, plan)

@@ -34,13 +34,23 @@ def bench_of(
     Raises:
         verify.case.CaseError: if the case is of no known problem, or is none of the envelope's.
     """
+    require_known(case)
     if case.problem == GRID:
         return GridBench(case, subject, constants, options=tuple(options))
+    if case.problem == ENVELOPE:
+        return ReachBench(case, subject, options=tuple(options))
+    return Trial(case, subject, get_problem(case.problem), references or References(), options=tuple(options))
+
+
+def require_known(case: Case) -> None:
+    """Refuse a case that has no bench.
+
+    Raises:
+        verify.case.CaseError: if the case is of no known problem, or is none of the envelope's.
+    """
     if case.problem == ENVELOPE:
         known = envelope_cases(case.device)
         if case not in known:
             raise CaseError(f"case {case.id!r} is none of the envelope: give one of {', '.join(c.id for c in known)}.")
-        return ReachBench(case, subject, options=tuple(options))
-    if case.problem not in PROBLEMS:
+    elif case.problem not in (*PROBLEMS, GRID):
         raise CaseError(f"case {case.id!r} is of no known problem: give one of {', '.join(PROBLEMS)}.")
-    return Trial(case, subject, get_problem(case.problem), references or References(), options=tuple(options))
