@@ -25,8 +25,8 @@ from verify.studies.cost import (
 STEPS = 3
 TWICE = 2 * STEPS
 
-# Evaluations of f in forward and backward, and VJPs. The implicit adjoint evaluates f once at z1, takes 2N iterations
-# and one product for the last residual, and one that reaches the parameters.
+# Evaluations of f in forward and backward, and VJPs. The implicit adjoint sees whether f repeats, evaluates f once at z1,
+# takes 2N iterations and one product for the last residual, and one that reaches the parameters.
 EXPECTED = {
     "reversible": (2 * TWICE, TWICE),
     "unrolled": (TWICE, TWICE),
