@@ -15,8 +15,13 @@ from revdeq.errors import GradientError as GradientError
 from revdeq.estimate import (
     AutomaticBeta as AutomaticBeta,
     EstimateError as EstimateError,
+    LipschitzEstimate as LipschitzEstimate,
+    SpectrumEstimate as SpectrumEstimate,
     automatic_beta as automatic_beta,
+    extreme_eigenvalues as extreme_eigenvalues,
+    lipschitz_constant as lipschitz_constant,
 )
+from revdeq.nn import jacobian_penalty as jacobian_penalty
 from revdeq.plan import Plan as Plan, PlanError as PlanError, plan as plan
 from revdeq.schedule import (
     Schedule as Schedule,

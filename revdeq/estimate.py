@@ -79,6 +79,7 @@ class Jacobian:
         function: callable of (z, args) that returns the structure of z.
         z: state, a tensor or pytree of floating-point tensors.
         args: any pytree.
+        twice: whether `times` is wanted too, which takes a second derivative.
 
     Attributes:
         size: number of components of z.
@@ -88,13 +89,13 @@ class Jacobian:
         EstimateError: f(z) is not finite.
     """
 
-    def __init__(self, function: Callable[[Tree, Tree], Tree], z: Tree, args: Tree = ()) -> None:
+    def __init__(self, function: Callable[..., Tree], z: Tree, args: Tree = (), *, twice: bool = False) -> None:
         leaves, structure = flatten(z)
         self._z = [leaf.detach().clone().requires_grad_() for leaf in leaves]
         self.size = sum(leaf.numel() for leaf in leaves)
         if self.size == 0:
             raise ValueError("z is empty, so df/dz has no eigenvalue: pass a state with at least one component")
-        with probing(function, unflatten(self._z, structure), args) as f, torch.enable_grad():
+        with probing(function, unflatten(self._z, structure), args, twice=twice) as f, torch.enable_grad():
             value, _ = flatten(f(unflatten(self._z, structure)))
         if not all(bool(torch.isfinite(v).all()) for v in value):
             raise EstimateError("function(z, args) is not finite at this z: estimate at a state where it is")
@@ -112,7 +113,7 @@ class Jacobian:
         return self._checked(self._vjp(self._split(vector, self._rows), create_graph=False))
 
     def times(self, vector: Tensor) -> Tensor:
-        """Return J v, as the derivative of u -> J^T u, which every twice differentiable operation allows.
+        """Return J v, as the derivative of u -> J^T u, which every twice differentiable operation allows (`twice`).
 
         Args:
             vector: float64, shape (size,).
@@ -190,7 +191,7 @@ def lipschitz_constant(
         Golub and Van Loan, "Matrix Computations", 4th ed. (2013), section 8.2.
     """
     _check_budget(rtol, max_iterations)
-    jacobian = Jacobian(function, z, args)
+    jacobian = Jacobian(function, z, args, twice=True)
     v = jacobian.start(seed)
     residual = float("inf")
     for n in range(1, max_iterations + 1):
