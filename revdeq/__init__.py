@@ -10,13 +10,10 @@ from revdeq.adjoint import (
     UnrolledAdjoint as UnrolledAdjoint,
 )
 from revdeq.arithmetic import Bitwise as Bitwise, Floating as Floating
+from revdeq.automatic import AutomaticBeta as AutomaticBeta, automatic_beta as automatic_beta
 from revdeq.averaging import Averaged as Averaged
 from revdeq.errors import GradientError as GradientError
-from revdeq.estimate import (
-    AutomaticBeta as AutomaticBeta,
-    EstimateError as EstimateError,
-    automatic_beta as automatic_beta,
-)
+from revdeq.estimate import EstimateError as EstimateError
 from revdeq.plan import Plan as Plan, PlanError as PlanError, plan as plan
 from revdeq.schedule import (
     Schedule as Schedule,
