@@ -22,8 +22,9 @@ import torch
 from torch import nn
 
 from verify.certificate import Settings, certify
-from verify.certificate.posed import cotangents_of, joined
-from verify.certificate.stages import fixed_point_stage, n_step_stage
+from verify.certificate.posed import cotangents_of, head_json
+from verify.certificate.proof import task_of
+from verify.certificate.stages import fixed_point_part, n_step_part
 from verify.reference.arithmetic import Array, Multiprecision
 from verify.reference.arithmetic.balls import Balls
 from verify.reference.graph import Program, Traced, trace
@@ -179,23 +180,23 @@ def ratio_table(rows: list[Row]) -> str:
 def stages(source: Any, settings: Settings) -> Row:
     """Seconds of the fixed point with its implicit gradient, and of the N-step gradient, and the bits they took."""
     traced: Traced = trace(*source)
-    cotangents = cotangents_of(traced, settings)
-    flat = (joined(traced, cotangents[0]), joined(traced, cotangents[1]))
-    fixed = fixed_point_stage(traced, settings, flat[0], with_contraction=False)
-    steps = n_step_stage(traced, settings, flat, 1.0)
+    task = task_of(traced, head_json(traced, settings, cotangents_of(traced, settings)))
+    alone: dict[str, Any] = {"with_torch": False}
+    fixed = fixed_point_part(task, settings, main=False, **alone)
+    steps = n_step_part(task, settings, 1.0, **alone)
     of_point, of_steps = best_of(
         3,
-        lambda: fixed_point_stage(traced, settings, flat[0], with_contraction=False),
-        lambda: n_step_stage(traced, settings, flat, 1.0),
+        lambda: fixed_point_part(task, settings, main=False, **alone),
+        lambda: n_step_part(task, settings, 1.0, **alone),
     )
     return {
         "digits": settings.digits,
         "num_steps": settings.num_steps,
-        "fixed_point": fixed.findings[0].answer.value,
-        "n_step": steps.findings[0].answer.value,
+        "fixed_point": fixed.proved is not None,
+        "n_step": steps.proved is not None,
         "fixed_point_seconds": of_point,
         "n_step_seconds": of_steps,
-        "bits": max(fixed.function.ops.bits, steps.function.ops.bits),
+        "bits": max(fixed.function.bits, steps.function.bits),
     }
 
 
@@ -227,7 +228,7 @@ def growth_table(rows: list[Row]) -> str:
 
 
 def whole_certificates(quick: bool) -> list[Row]:
-    """Whole certificates, torch runs, confirmation and proofs included."""
+    """Whole certificates, torch runs and the comparison with its backward included."""
     sources = {"dense, width 96": dense_cell(96)}
     if not quick:
         sources["dense, width 320"] = dense_cell(320)
@@ -243,10 +244,10 @@ def whole_certificates(quick: bool) -> list[Row]:
                 "cell": name,
                 "scope": found.scope.partition(":")[0],
                 "components": sum(math.prod(shape) for shape in found.state.values()),
-                "numbers in the gradient": sum(math.prod(shape) for shape in found.leaves.values()),
+                "numbers in the gradient": sum(math.prod(shape) for shape in found.said["leaves"].values()),
                 "answers": {finding.claim: finding.answer.value for finding in found.findings},
                 "seconds": time.process_time() - began,
-                "stages": found.seconds,
+                "stages": found.said["seconds"],
                 "bits": found.bits,
             }
         )

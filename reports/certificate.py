@@ -33,7 +33,6 @@ def certificate_page(certificate: Certificate) -> str:
         ("bits", "Bits right", _bits),
         ("advice", "What to change", _advice),
         ("values", "Enclosures", _values),
-        ("confirmation", "Confirmed by differences", _confirmation),
         ("again", "Check it again", _again),
     )
     sections = [
@@ -56,20 +55,20 @@ def _answer(certificate: Certificate) -> list[Block]:
     ]
     if certificate.scope != "whole":
         blocks.append(Notice("note", f"This certificate is not of the whole: {certificate.scope}."))
-    if certificate.ties:
+    if certificate.said["cuts"]:
         blocks.append(
             Notice(
                 "note",
-                f"{plural(certificate.ties, 'comparison')} between equal numbers: f was evaluated exactly on a kink "
-                "there, and torch's one-sided derivative was followed.",
+                "Something that a gradient could flow through is detached, or computed without one, at "
+                f"{'; '.join(certificate.said['cuts'])}.",
             )
         )
-    if certificate.casts:
+    if certificate.said["casts"]:
         blocks.append(
             Notice(
                 "note",
                 "Casts between floating dtypes inside f were dropped on purpose, the certificate is of the function of "
-                f"real numbers: {'; '.join(certificate.casts)}.",
+                f"real numbers: {'; '.join(certificate.said['casts'])}.",
             )
         )
     if certificate.not_run:
@@ -152,9 +151,9 @@ def _bits(certificate: Certificate) -> list[Block]:
     )
     return [
         Prose(
-            "Right bits of a leaf are -log2 of its greatest error over its greatest component, proved. Each dtype is "
-            "held to the problem as that dtype stores it. The implicit gradient is taken after the same steps, so what "
-            "the steps leave counts as error."
+            "Right bits of a leaf are -log2 of its greatest error over its greatest component, or over that of all "
+            "leaves where it vanishes beside them, proved. Each dtype is held to the problem as that dtype stores it. "
+            "The implicit gradient is taken after the same steps, so what the steps leave counts as error."
         ),
         Grid("Bits right of each torch result, by its worst leaf.", columns, tuple(rows), (), frozenset({3, 4, 7})),
         Fold("Every leaf", (details,)),
@@ -192,48 +191,25 @@ def _values(certificate: Certificate) -> list[Block]:
     return blocks
 
 
-def _confirmation(certificate: Certificate) -> list[Block]:
-    if not certificate.confirmations:
-        return [Prose("No gradient was certified that differences could confirm.")]
-    rows = tuple(
-        (
-            str(row["claim"]),
-            str(row["by_differences"]),
-            str(row["certified"]),
-            f"{row['digits']:.0f}",
-            f"{row['error_estimate']:.1e}",
-        )
-        for row in certificate.confirmations
-    )
-    columns = ("gradient", "by differences", "certified", "digits that agree", "error of the difference")
-    caption = "The derivative of the loss along one seeded direction."
-    return [
-        Prose(
-            "The gradients come from torch's own derivative formulas; central differences in mpmath read the forward "
-            "graph alone."
-        ),
-        Grid(caption, columns, rows, (), frozenset({3, 4})),
-    ]
-
-
 def _again(certificate: Certificate) -> list[Block]:
-    operations = ", ".join(f"{name} ({count})" for name, count in certificate.operations.items())
-    seconds = ", ".join(f"{stage} {spent:.1f} s" for stage, spent in certificate.seconds.items())
+    said = certificate.said
+    operations = ", ".join(f"{name} ({count})" for name, count in said["operations"].items())
+    seconds = ", ".join(f"{stage} {spent:.1f} s" for stage, spent in said["seconds"].items())
     return [
         Prose(
             Markup(
                 "Beside this page lies <code>recheck.py</code>, which needs python-flint and nothing else: "
                 "<code>python recheck.py certificate.json</code> proves every enclosure again from the "
-                "recorded program."
+                "recorded program of f, which it differentiates itself, and derives every answer on this page."
             )
         ),
-        Prose(Markup("Make the certificate again: <code>{}</code>").format(certificate.replay)),
+        Prose(Markup("Make the certificate again: <code>{}</code>").format(said["replay"])),
         Facts(
             (
                 ("operations of f", operations),
-                ("leaves", ", ".join(f"{name} {shape}" for name, shape in certificate.leaves.items())),
+                ("leaves", ", ".join(f"{name} {shape}" for name, shape in said["leaves"].items())),
                 ("time", seconds),
-                *certificate.environment.items(),
+                *said["environment"].items(),
             ),
             wide=True,
         ),

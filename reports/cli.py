@@ -7,6 +7,8 @@ import typer
 from reports.commands.certify import certify
 from reports.commands.compare import compare
 from reports.commands.gate import gate
+from reports.commands.ledger import ledger
+from reports.commands.merge import merge
 from reports.commands.plan import plan
 from reports.commands.report import report
 from reports.commands.selftest import selftest
@@ -23,8 +25,10 @@ app = typer.Typer(
 )
 app.command("verify")(verify)
 app.command("gate")(gate)
+app.command("merge")(merge)
 app.command("report")(report)
 app.command("compare")(compare)
 app.command("certify")(certify)
+app.add_typer(ledger, name="ledger")
 app.command("plan")(plan)
 app.command("selftest")(selftest)

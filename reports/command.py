@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from importlib.util import find_spec
 
@@ -21,10 +22,25 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(COULD_NOT_RUN)
-    from reports.cli import app
+    asked = False
 
+    def end(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    # A run that is asked to end ends as an interrupted one does: its workers with it, and what is finished is kept.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, end)
     try:
+        from reports.cli import app
+
         app()
+    except (KeyboardInterrupt, SystemExit):
+        if asked:
+            # Whatever the command line makes of an interruption, its status must not read as a verdict.
+            raise SystemExit(COULD_NOT_RUN) from None
+        raise
     except Exception:
         # Python's own status for a crash is 1, which here would read as the verdict "falls short".
         logging.getLogger("revdeq").exception("revdeq: a defect of the program, which could not go on:")

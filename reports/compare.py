@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from reports.merge import RowKey, row_key
 from reports.ranking import verdict_word
 from reports.text import number
 from verify.criteria import Criterion
 from verify.gate import Finding, Judgement
+from verify.plan import RowKey, row_key
 
 
 Change: TypeAlias = Literal["introduced", "lost", "worse", "fixed", "improved", "same", "not comparable", "new"]

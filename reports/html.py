@@ -9,6 +9,7 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 
 from reports.content import BuiltSection
+from reports.text import legible
 
 
 @cache
@@ -35,10 +36,12 @@ def to_html(title: str, subtitle: str, sections: Sequence[BuiltSection]) -> str:
         A complete HTML document.
     """
     template = _environment().from_string(_resource("page.html.jinja"))
-    return template.render(
+    page = template.render(
         title=title,
         subtitle=subtitle,
         sections=sections,
         style=_resource("style.css"),
         script=_resource("table.js"),
     )
+    # HTML cannot hold all that a name can, and would hide or turn some of the rest.
+    return legible(page)

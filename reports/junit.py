@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from reports.dossier import Dossier, Run
 from verify.gate import Finding
+from verify.json_file import printable
 
 
 def to_junit(dossier: Dossier) -> str:
@@ -33,11 +34,13 @@ def _suite(root: ET.Element, run: Run) -> None:
     for finding in run.judgement.findings:
         case = "the run as a whole" if finding.measurement is None else finding.measurement.case
         groups.setdefault((finding.check, case), []).append(finding)
-    suite = ET.SubElement(root, "testsuite", name=run.label, timestamp=run.results.started)
+    suite = ET.SubElement(root, "testsuite", name=printable(run.label), timestamp=printable(run.results.started))
     failures = skipped = 0
     for (check, case), findings in groups.items():
         seconds = sum(one.measurement.seconds or 0.0 for one in findings if one.measurement is not None)
-        element = ET.SubElement(suite, "testcase", classname=check, name=case, time=f"{seconds:.6f}")
+        element = ET.SubElement(
+            suite, "testcase", classname=printable(check), name=printable(case), time=f"{seconds:.6f}"
+        )
         failed = [one for one in findings if one.passed is False]
         if failed:
             failures += 1
@@ -45,7 +48,7 @@ def _suite(root: ET.Element, run: Run) -> None:
             ET.SubElement(element, "failure", message=message).text = _lines(failed)
         elif all(one.passed is None for one in findings):
             skipped += 1
-            ET.SubElement(element, "skipped", message=findings[0].why)
+            ET.SubElement(element, "skipped", message=printable(findings[0].why))
     if not groups:
         element = ET.SubElement(suite, "testcase", classname="run", name="the run as a whole", time="0")
         ET.SubElement(element, "failure", message="the run holds nothing that was judged").text = run.judgement.verdict
@@ -57,6 +60,5 @@ def _suite(root: ET.Element, run: Run) -> None:
 
 
 def _lines(findings: Sequence[Finding]) -> str:
-    # XML 1.0 has no way to write most control characters, and an exception text in a reason may hold one.
-    text = "\n".join(finding.text() for finding in findings)
-    return "".join(letter if letter in "\t\n" or ord(letter) >= 32 else "?" for letter in text)
+    # One line each; and XML 1.0 has no way to write most control characters, which a name or a reason may hold.
+    return "\n".join(printable(finding.text()) for finding in findings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from reports.content import Grid
@@ -9,10 +10,13 @@ from reports.dossier import Dossier
 from reports.ranking import excess_text, severity, verdict_word, worst_of_each_check
 from reports.text import number, plural
 from reports.verdict import counts, environment_facts, headline
+from verify.json_file import printable
 
 
 MOST_FAILURES = 15
 """Failed findings that are listed; the page has all."""
+
+_MARKS = re.compile(r"[\\`*_\[\]<>|~&]")
 
 
 def to_markdown(dossier: Dossier, conclusions: Sequence[tuple[str, Sequence[str | Grid]]] = ()) -> str:
@@ -28,10 +32,10 @@ def to_markdown(dossier: Dossier, conclusions: Sequence[tuple[str, Sequence[str 
         was not measured.
     """
     lines = [f"## revdeq: {headline(dossier)}", "", counts(dossier), ""]
-    lines += [f"- {remark}" for remark in dossier.remarks]
+    lines += [f"- {plain(remark)}" for remark in dossier.remarks]
     for run in dossier.runs:
         facts = "; ".join(f"{name} {value}" for name, value in environment_facts(run))
-        lines.append(f"- {run.label}{' (recorded)' if run.recorded else ''}: {facts}")
+        lines.append(f"- {plain(run.label)}{' (recorded)' if run.recorded else ''}: {plain(facts)}")
     lines += ["", *_failures(dossier), *_worst(dossier)]
     for title, parts in conclusions:
         lines += [f"### {plain(title)}", "", *(f"- {plain(part)}" for part in parts if isinstance(part, str)), ""]
@@ -66,8 +70,8 @@ def _worst(dossier: Dossier) -> list[str]:
         place = " ".join(part for part in (row.case, row.adjoint, row.leaf) if part)
         over = excess_text(row.measured, finding.criterion)
         measured = f"{number(row.measured)} {row.unit}".strip()
-        cells = (check, verdict_word(finding.passed), measured, finding.allowed, over, f"`{place}`")
-        lines.append("| " + " | ".join(plain(cell) for cell in cells) + " |")
+        cells = [plain(cell) for cell in (check, verdict_word(finding.passed), measured, finding.allowed, over)]
+        lines.append("| " + " | ".join([*cells, code(place)]) + " |")
     return [*lines, ""]
 
 
@@ -87,5 +91,10 @@ def _left_out(dossier: Dossier) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """A bar would end the cell of a table, a line break the item of a list."""
-    return text.replace("|", "\\|").replace("\n", " ")
+    """`text` as Markdown that says just that: no mark in it begins a link, a tag, a cell or a line of its own."""
+    return _MARKS.sub(r"\\\g<0>", printable(text.replace("\n", " ")))
+
+
+def code(text: str) -> str:
+    """`text` as code; as plain text where it holds what could end the code or the cell round it."""
+    return plain(text) if any(mark in text for mark in "`|\\") or not text else f"`{printable(text)}`"

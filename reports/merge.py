@@ -7,17 +7,11 @@ from collections.abc import Sequence
 
 from reports.dossier import Dossier, Run
 from reports.errors import ReportError
+from reports.judging import judged
 from reports.text import plural
-from verify.gate import Judgement, judge
-from verify.result import Measurement, Results
-
-
-RowKey = tuple[str, str, str, str, str]
-
-
-def row_key(row: Measurement) -> RowKey:
-    """What makes a row the same row in two runs: check, case, adjoint, target and leaf."""
-    return row.check, row.case, row.adjoint, row.target, row.leaf
+from verify.gate import Judgement
+from verify.plan import row_key
+from verify.result import Results
 
 
 def merge(
@@ -41,7 +35,7 @@ def merge(
     """
     if not results:
         raise ReportError("no results were given, at least one run is needed: make one with revdeq verify --out DIR.")
-    verdicts = [judge(one) for one in results] if judgements is None else list(judgements)
+    verdicts = [judged(one) for one in results] if judgements is None else list(judgements)
     if len(verdicts) != len(results):
         raise ReportError(
             f"{plural(len(verdicts), 'judgement')} for {plural(len(results), 'run')} were given: give one for each run."
@@ -51,7 +45,7 @@ def merge(
     runs = [
         Run(label, one, verdict, recorded=place >= len(results))
         for place, (label, one, verdict) in enumerate(
-            zip(labels, everything, [*verdicts, *(judge(one) for one in recorded)], strict=True)
+            zip(labels, everything, [*verdicts, *(judged(one) for one in recorded)], strict=True)
         )
     ]
     return Dossier(tuple(runs), tuple(_remarks(runs)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pandas as pd
 import pyarrow as pa
@@ -18,10 +18,11 @@ from reports.ranking import excess, verdict_word
 from verify.result import Curve, Measurement
 
 
-_FLOATS = frozenset(
-    ("beta", "got", "expected", "measured", "scale", "power", "uncertainty", "seconds", "threshold", "excess_bits")
-) | frozenset(("x", "y", "predicted", "band"))
-_INTEGERS = frozenset(("num_steps", "evaluations", "vjps", "saved_bytes"))
+_HINTS = get_type_hints(Measurement)
+_FLOATS = frozenset(name for name, hint in _HINTS.items() if hint == (float | None)) | frozenset(
+    ("threshold", "excess_bits", "x", "y", "predicted", "band")
+)
+_INTEGERS = frozenset(name for name, hint in _HINTS.items() if hint == (int | None))
 
 _MEASUREMENT_NAMES = tuple(item.name for item in fields(Measurement))
 _CURVE_LABELS = tuple(item.name for item in fields(Curve) if item.name not in ("x", "y", "predicted", "band"))

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 
+from verify.json_file import printable
+
+
+_SPECIAL = re.compile(r"[^\x20-\x7e\n\t]")
 
 ABSENT = "\u2013"
 """What stands in a cell for which there is no number: an en dash."""
@@ -51,6 +57,11 @@ def binary_size(count: float | None) -> str:
             return f"{size:.4g} {unit}"
         size /= 1024.0
     return f"{size:.4g} GiB"
+
+
+def legible(text: str) -> str:
+    """`text` with what does not print written as escapes, line feeds, tabs and spaces apart: it shows all there is."""
+    return _SPECIAL.sub(lambda found: found[0] if unicodedata.category(found[0]) == "Zs" else printable(found[0]), text)
 
 
 def plural(count: int, singular: str, many: str | None = None) -> str:

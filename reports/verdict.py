@@ -37,6 +37,8 @@ def counts(dossier: Dossier) -> str:
         f"{_total(dossier, 'failed')} failed",
         f"{_total(dossier, 'no-power')} without power (counted, not passed)",
     ]
+    if _total(dossier, "known"):
+        parts.append(f"{plural(_total(dossier, 'known'), 'known failure')} (counted, not passed)")
     return ", ".join(parts) + f"; {planted(dossier)}."
 
 

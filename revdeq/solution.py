@@ -1,11 +1,11 @@
 """What a solve returns: the states, how it went, and how far the gradient can be believed."""
 
 import enum
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from revdeq.automatic import AutomaticBeta
 from revdeq.schedule import Schedule
@@ -91,6 +91,7 @@ class Health:
         adjoint_residual: greatest `||g - v||` over the samples of the adjoint equation v = g(v) (`ImplicitAdjoint`).
         adjoint_steps: steps that the solver of the adjoint equation took.
         passes: number of backward passes so far.
+        layer: name of the layer whose solve this was, see `revdeq.nn.DEQ`; None outside a layer.
     """
 
     verified: bool | None = None
@@ -105,6 +106,7 @@ class Health:
     adjoint_residual: float | None = None
     adjoint_steps: int | None = None
     passes: int = 0
+    layer: str | None = None
 
     def begin_pass(self) -> None:
         """Count a backward pass and forget what the one before it found."""
@@ -113,9 +115,55 @@ class Health:
         self.segments = self.repeated_segments = self.repeated_evaluations = 0
 
 
+class Residual(Protocol):
+    """Gives the residual of the returned state, which may have to be evaluated first."""
+
+    def __call__(self) -> torch.Tensor:
+        """Return it, one entry a sample, or 0-d."""
+        ...
+
+    def detached(self) -> Self:
+        """Return one that holds on to no graph."""
+        ...
+
+    def copied(self) -> "Copied":
+        """Return one that holds on to nothing but what is known by now."""
+        ...
+
+
+class Copied:
+    """The residual in a copy of a solution, which has nothing to evaluate it with.
+
+    Args:
+        known: the residual; None if nobody has asked for it.
+    """
+
+    def __init__(self, known: torch.Tensor | None) -> None:
+        self._known = known
+
+    def __call__(self) -> torch.Tensor:
+        """See `Residual`."""
+        if self._known is None:
+            raise RuntimeError(
+                "the residual was asked for of a copy of a Solution, or of one that was saved, and it had not been "
+                "evaluated before that; read Solution.residual before copying or saving."
+            )
+        return self._known
+
+    def detached(self) -> "Copied":
+        """See `Residual`."""
+        return self
+
+    def copied(self) -> "Copied":
+        """See `Residual`."""
+        return self
+
+
 @dataclass(frozen=True)
 class Solution(Generic[State]):
     """The states that a solve returns and how it went.
+
+    It can be copied with `copy.deepcopy`, pickled and saved; copies hold no graph, and the residual if it was known.
 
     Attributes:
         z1: the final state z_N; same structure, shapes and dtypes as z0; differentiable.
@@ -139,7 +187,7 @@ class Solution(Generic[State]):
     estimate: AutomaticBeta | None
     aux: Tree
     saved: tuple[State, ...]
-    _residual: Callable[[], torch.Tensor] = field(repr=False)
+    _residual: Residual = field(repr=False)
 
     @property
     def residual(self) -> torch.Tensor:
@@ -159,3 +207,17 @@ class Solution(Generic[State]):
         if self.sample_results.numel() == 0:
             return Result.STEPS_COMPLETED
         return Result.from_code(int(self.sample_results.max()))
+
+    def detached(self) -> "Solution[State]":
+        """Return the same without a graph: the tensors share memory with these, and `health` is the same object."""
+        found = {name: _detached(getattr(self, name)) for name in ("z1", "y1", "aux", "saved", "num_steps", "beta")}
+        return replace(self, **found, _residual=self._residual.detached())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a file holds of it."""
+        held = replace(self.detached(), _residual=self._residual.copied())
+        return {item.name: getattr(held, item.name) for item in fields(held)}
+
+
+def _detached(tree: Tree) -> Any:
+    return tree_map_only(torch.Tensor, torch.Tensor.detach, tree)

@@ -11,7 +11,7 @@ from revdeq.function import Function
 from revdeq.function.border import BatchDims
 from revdeq.function.extras import Extras, HasAux
 from revdeq.residual import Stopping, residual_norm
-from revdeq.solution import Result, Solution, SolveError
+from revdeq.solution import Copied, Result, Solution, SolveError
 from revdeq.solver import Reversible, Solver
 from revdeq.tree import Leaves
 
@@ -160,9 +160,7 @@ def solve(
         )
     if not isinstance(throw, bool):
         raise TypeError(f"throw is {throw!r}; it must be True or False.")
-    if max_steps is None:
-        max_steps = FIXED_STEPS if rtol is None and atol is None else MOST_STEPS
-    stopping = Stopping(max_steps, rtol, atol, tuple(save_at))
+    stopping = Stopping(natural_steps(max_steps, rtol, atol), rtol, atol, tuple(save_at))
     extras = Extras(has_aux, with_step, solver.evaluations_per_step)
     if with_step and (stopping.by_tolerance or adjoint.of_fixed_point):
         raise ValueError(
@@ -178,6 +176,13 @@ def solve(
 def natural_adjoint(solver: Solver) -> Adjoint:
     """Return the adjoint that a solver is differentiated with where none is given."""
     return ReversibleAdjoint() if isinstance(solver, Reversible) else ImplicitAdjoint()
+
+
+def natural_steps(max_steps: int | None, rtol: float | None, atol: float | None) -> int:
+    """Return the number of steps, and where none is given the one that goes with the tolerances."""
+    if max_steps is not None:
+        return max_steps
+    return FIXED_STEPS if rtol is None and atol is None else MOST_STEPS
 
 
 def _solve(
@@ -257,6 +262,14 @@ class _Residual:
         if self._known is None:
             self._known = self._evaluated()
         return self._f.border.of_samples(self._known)
+
+    def detached(self) -> "_Residual":
+        """See `revdeq.solution.Residual`."""
+        return _Residual(self._f.without_graph(), self._z1, self._known)
+
+    def copied(self) -> Copied:
+        """See `revdeq.solution.Residual`."""
+        return Copied(None if self._known is None else self._f.border.of_samples(self._known))
 
     def _evaluated(self) -> torch.Tensor:
         if [z._version for z in self._z1 if not z.is_inference()] != self._versions:

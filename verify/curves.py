@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from verify.case import Case
-from verify.checks import Trial
-from verify.checks.asymptotic import iterates, predicted_rate, steps_to_fall
-from verify.checks.counts import kept_bytes
-from verify.checks.observation import observe
-from verify.checks.ratio import rms
-from verify.checks.trial import to_numpy
-from verify.profiles import NOT_CONTRACTING, PRECISIONS, STEPS, Task, curve_steps
+from verify.plan import CurveKey, PlannedCurve
+from verify.problems import get_problem
 from verify.reference import difference
 from verify.reference.arithmetic.protocol import Array
 from verify.result import Curve
 from verify.subject import Adjoint
+from verify.trial.counted import kept_bytes
+from verify.trial.decay import iterates, predicted_rate, steps_to_fall
+from verify.trial.observation import observe
+from verify.trial.ratio import rms
+from verify.trial.trial import Trial, to_numpy
 
 
+PRECISIONS = (("float64", "float64"), ("float32", "float64"), ("float32", "float32"), ("bfloat16", "bfloat16"))
+"""(dtype of f, dtype of the states)."""
+
+TARGETS = ("n-step", "fixed-point")
+MEMORY_ADJOINTS: tuple[Adjoint, ...] = ("reversible", "unrolled", "implicit")
+PREDICTED: tuple[Adjoint, str] = ("reversible", "n-step")
+"""The adjoint and the target whose error is predicted."""
+
+ERROR_AXES = ("evaluations of f, forward (count)", "relative error of the gradient")
+RECONSTRUCTION_AXES = ("number of steps N", "error of the rebuilt start, relative to the final state")
+CONVERGENCE_AXES = ("number of steps n", "relative distance of z_n from the fixed point")
+MEMORY_AXES = ("number of steps N", "bytes kept between forward and backward")
+
+SOLVER = "reversible"
+MEMORY_BETA = 0.5
 MEMORY_STEPS = (1, 2, 4, 8, 16, 32)
 MOST_ITERATES = 400
 MOST_POINTS = 64
@@ -29,48 +44,79 @@ MOST_POINTS = 64
 TrialOf = Callable[[Case], Trial]
 
 
-def measure_curves(task: Task, trial_of: TrialOf) -> list[Curve]:
-    """All curves of a task.
+def measure_curves(
+    problem: str, beta: float, device: str, steps: Sequence[int], trial_of: TrialOf, judged: Container[int] = ()
+) -> list[Curve]:
+    """All curves of a problem and a beta.
 
     Args:
-        task: problem, beta, device and profile.
+        problem: name of the problem.
+        beta: relaxation parameter.
+        device: device type.
+        steps: step counts at which curves have points.
         trial_of: case -> trial, so that what the checks observed is not observed again.
+        judged: the step counts at which the gate judges, where what rounding does is predicted too.
     """
     curves: list[Curve] = []
     for dtype, state_dtype in PRECISIONS:
-        trials = [
-            trial_of(Case(task.problem, task.beta, steps, dtype, state_dtype, task.device))
-            for steps in curve_steps(task.profile)
-        ]
-        curves += _error_curves(trials)
-        curves.append(_reconstruction_curve(trials))
+        trials = [trial_of(Case(problem, beta, n, dtype, state_dtype, device)) for n in steps]
+        curves += _error_curves(trials, judged)
+        curves.append(_reconstruction_curve(trials, judged))
         curves.append(_convergence_curve(trials[0]))
-    if task.beta == 0.5:
-        probe = trial_of(Case(task.problem, task.beta, MEMORY_STEPS[0], device=task.device))
-        curves += [_memory_curve(probe, adjoint) for adjoint in ("reversible", "unrolled", "implicit")]
+    if beta == MEMORY_BETA:
+        probe = trial_of(Case(problem, beta, MEMORY_STEPS[0], device=device))
+        curves += [_memory_curve(probe, adjoint) for adjoint in MEMORY_ADJOINTS]
     return curves
 
 
-def _error_curves(trials: Sequence[Trial]) -> list[Curve]:
+def planned_curves(
+    problem: str, beta: float, device: str, steps: Sequence[int]
+) -> Iterator[tuple[CurveKey, PlannedCurve]]:
+    """The curves of a problem and a beta; see `measure_curves`."""
+
+    def key(name: str, dtype: str, state_dtype: str, adjoint: str = "", target: str = "") -> CurveKey:
+        return name, problem, SOLVER, adjoint, target, beta, dtype, state_dtype, device
+
+    for dtype, state_dtype in PRECISIONS:
+        evaluations, numbers = tuple(2.0 * n for n in steps), tuple(float(n) for n in steps)
+        for adjoint in error_adjoints(problem):
+            for target in TARGETS:
+                exact = (adjoint, target) == PREDICTED
+                yield (
+                    key("error-vs-evaluations", dtype, state_dtype, adjoint, target),
+                    PlannedCurve(ERROR_AXES, evaluations, exact),
+                )
+        yield key("reconstruction", dtype, state_dtype, "reversible"), PlannedCurve(RECONSTRUCTION_AXES, numbers, True)
+        yield key("convergence", dtype, state_dtype), PlannedCurve(CONVERGENCE_AXES)
+    if beta == MEMORY_BETA:
+        numbers = tuple(float(n) for n in MEMORY_STEPS)
+        for adjoint in MEMORY_ADJOINTS:
+            flat = adjoint == PREDICTED[0]
+            yield key("memory", "float64", "float64", adjoint), PlannedCurve(MEMORY_AXES, numbers, flat)
+
+
+def error_adjoints(problem: str) -> tuple[Adjoint, ...]:
+    """The adjoints whose error is drawn: the implicit one where the fixed point attracts."""
+    adjoints: tuple[Adjoint, ...] = ("reversible", "default", "implicit")
+    return adjoints if get_problem(problem).contracts else adjoints[:2]
+
+
+def _error_curves(trials: Sequence[Trial], judged: Container[int]) -> list[Curve]:
     """Relative error of the whole gradient, for the exact and the implicit adjoint, to both targets."""
     curves: list[Curve] = []
-    adjoints: tuple[Adjoint, ...] = ("reversible", "default", "implicit")
-    if trials[0].case.problem in NOT_CONTRACTING:
-        adjoints = ("reversible", "default")
-    for adjoint in adjoints:
-        for target in ("n-step", "fixed-point"):
+    for adjoint in error_adjoints(trials[0].case.problem):
+        for target in TARGETS:
             points = [_error(trial, adjoint, target) for trial in trials]
             predicted = None
-            if adjoint == "reversible" and target == "n-step":
-                predicted = tuple(_predicted_error(trial) for trial in trials)
+            if (adjoint, target) == PREDICTED:
+                predicted = tuple(_predicted_error(trial, judged) for trial in trials)
             curves.append(
                 _curve(
                     trials[0].case,
                     name="error-vs-evaluations",
                     adjoint=adjoint,
                     target=target,
-                    x_name="evaluations of f, forward (count)",
-                    y_name="relative error of the gradient",
+                    axes=ERROR_AXES,
                     x=tuple(2.0 * trial.case.num_steps for trial in trials),
                     y=tuple(error for error, _ in points),
                     predicted=predicted,
@@ -121,10 +167,10 @@ def _gradients(trial: Trial, adjoint: Adjoint) -> dict[str, NDArray[np.float64] 
     return {leaf: None if value is None else to_numpy(value) for leaf, value in seen.gradients.items()}
 
 
-def _predicted_error(trial: Trial) -> float:
+def _predicted_error(trial: Trial, judged: Container[int]) -> float:
     """What rounding alone does to the whole gradient, relative; NaN at step counts that the gate does not judge."""
     case = trial.case
-    if case.num_steps not in STEPS:
+    if case.num_steps not in judged:
         return math.nan
     expected = trial.references.n_step(trial.problem, case.beta, case.num_steps).gradient
     spread = trial.scale().gradient
@@ -132,7 +178,7 @@ def _predicted_error(trial: Trial) -> float:
     return scale / math.hypot(*(_norm(value) for value in expected.values()))
 
 
-def _reconstruction_curve(trials: Sequence[Trial]) -> Curve:
+def _reconstruction_curve(trials: Sequence[Trial], judged: Container[int]) -> Curve:
     """Error of the rebuilt start relative to the final states."""
     measured: list[float] = []
     predicted: list[float] = []
@@ -145,13 +191,12 @@ def _reconstruction_curve(trials: Sequence[Trial]) -> Curve:
         found, final = (np.stack([to_numpy(state) for state in pair]) for pair in (rebuilt[-1], rebuilt[0]))
         size = rms(final)
         measured.append(rms(found - start) / size)
-        predicted.append(trial.scale().round_trip[0] / size if case.num_steps in STEPS else math.nan)
+        predicted.append(trial.scale().round_trip[0] / size if case.num_steps in judged else math.nan)
     return _curve(
         trials[0].case,
         name="reconstruction",
         adjoint="reversible",
-        x_name="number of steps N",
-        y_name="error of the rebuilt start, relative to the final state",
+        axes=RECONSTRUCTION_AXES,
         x=tuple(float(trial.case.num_steps) for trial in trials),
         y=tuple(measured),
         predicted=tuple(predicted),
@@ -175,8 +220,7 @@ def _convergence_curve(trial: Trial) -> Curve:
     return _curve(
         trial.case,
         name="convergence",
-        x_name="number of steps n",
-        y_name="relative distance of z_n from the fixed point",
+        axes=CONVERGENCE_AXES,
         x=tuple(float(n) for n in chosen),
         y=tuple(float(errors[n]) for n in chosen),
         predicted=predicted,
@@ -191,8 +235,7 @@ def _memory_curve(trial: Trial, adjoint: Adjoint) -> Curve:
         trial.case,
         name="memory",
         adjoint=adjoint,
-        x_name="number of steps N",
-        y_name="bytes kept between forward and backward",
+        axes=MEMORY_AXES,
         x=tuple(float(steps) for steps in MEMORY_STEPS),
         y=tuple(kept),
         predicted=tuple(kept[0] for _ in kept) if adjoint == "reversible" else None,
@@ -203,8 +246,7 @@ def _curve(
     case: Case,
     *,
     name: str,
-    x_name: str,
-    y_name: str,
+    axes: tuple[str, str],
     x: tuple[float, ...],
     y: tuple[float, ...],
     adjoint: str = "",
@@ -222,8 +264,8 @@ def _curve(
         dtype=case.dtype,
         state_dtype=case.state_dtype,
         device=case.device,
-        x_name=x_name,
-        y_name=y_name,
+        x_name=axes[0],
+        y_name=axes[1],
         x=x,
         y=y,
         predicted=predicted,

@@ -13,10 +13,14 @@ from typing import Any
 
 import torch
 
+from verify.result import ENVIRONMENT_KEYS
+
 
 PACKAGES = ("revdeq", "verify")
 LIBRARIES = ("torch", "numpy", "mpmath", "gmpy2", "python-flint", "scipy", "scikit-learn", "pandas")
 SEED = 20_250_912
+KEYS = (*ENVIRONMENT_KEYS, *LIBRARIES, "processors", "tf32", "deterministic")
+"""What an environment block says."""
 
 
 def describe(seed: int = SEED) -> dict[str, Any]:
@@ -27,8 +31,8 @@ def describe(seed: int = SEED) -> dict[str, Any]:
 
     Returns:
         JSON values: commit (or "unknown"), dirty, source (digest of the code that ran), one key per library with its
-        version, python, platform, processor count, devices with the reason where one is absent, threads, TF32 and
-        determinism switches, seed.
+        version, python, platform, machine (system, architecture and vector instructions: what numbers depend on),
+        processor count, devices with the reason where one is absent, threads, TF32 and determinism switches, seed.
     """
     source = source_digest(_installed_root())
     commit, dirty = _commit(source)
@@ -36,10 +40,11 @@ def describe(seed: int = SEED) -> dict[str, Any]:
         "commit": commit,
         "dirty": dirty,
         "source": source,
-        "revdeq": _version("revdeq"),
+        "revdeq": version("revdeq"),
         "python": platform.python_version(),
-        **{name: _version(name) for name in LIBRARIES},
+        **{name: version(name) for name in LIBRARIES},
         "platform": platform.platform(),
+        "machine": f"{platform.system()} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "processors": os.cpu_count(),
         "devices": devices(),
         "threads": torch.get_num_threads(),
@@ -92,7 +97,8 @@ def _installed_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
-def _version(name: str) -> str:
+def version(name: str) -> str:
+    """The version of an installed distribution, or "not installed"."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

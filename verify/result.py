@@ -21,6 +21,13 @@ ENVIRONMENT_KEYS: tuple[str, ...] = (
 )
 
 
+FAILED_TASK = "task "
+"""With what begins the name of something that was planned and not measured, because it failed."""
+
+SUBJECT_FILES = "subject_files"
+"""Key of the environment block under which the files of a foreign subject stand, with their digests."""
+
+
 class ResultsError(ValueError):
     """A results file that cannot be read or written; the message says which, why and what to do."""
 
@@ -30,7 +37,7 @@ class Measurement:
     """One number that one check measured, with what is needed to judge it and to measure it again.
 
     Args:
-        check: name of the claim, a key of `verify.criteria.CRITERIA`.
+        check: name of the claim, a key of `verify.checks.CRITERIA`.
         case: stable id "problem/solver/beta=B/N=N/dtype/device" (dtype "float32+float64": f in float32, state float64).
         problem: name of the equilibrium problem.
         solver: how the iteration runs, "reversible" or "relaxed".
@@ -45,9 +52,11 @@ class Measurement:
         index: index of the worst component inside the leaf.
         got: the worst component, as measured.
         expected: the worst component, from the reference.
-        measured: the number that the gate judges, in `unit`.
+        error: what `scale` divides: the root of the mean square of the errors over all components of the leaf.
+        measured: the number that the gate judges, in `unit`; it follows from the others as `verify.reading` says.
         unit: "ratio R", "relative", "count", "bytes per step", "order", "log ratio" or "bits".
         scale: what the difference was divided by.
+        size: root of the mean square of the reference.
         power: scale relative to the size of the reference: the smallest relative fault that the row can see.
         uncertainty: uncertainty of the reference, absolute, like `scale`.
         evaluations: evaluations of f, forward and backward together.
@@ -74,9 +83,11 @@ class Measurement:
     index: tuple[int, ...] | None = None
     got: float | None = None
     expected: float | None = None
+    error: float | None = None
     measured: float | None = None
     unit: str = ""
     scale: float | None = None
+    size: float | None = None
     power: float | None = None
     uncertainty: float | None = None
     evaluations: int | None = None
@@ -145,6 +156,11 @@ class NotMeasured:
     what: str
     why: str
 
+    @property
+    def failed(self) -> bool:
+        """Whether it was planned and failed, and is not left out by choice."""
+        return self.what.startswith(FAILED_TASK)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FaultRecord:
@@ -174,6 +190,7 @@ class Results:
         finished: ISO 8601 time with offset.
         environment: commit, versions, devices, threads, seeds (see `verify.environment`).
         subject: name of what was verified.
+        devices: device types on which it was measured.
         complete: False where the run was interrupted or measured a part only.
         measurements: the rows.
         curves: the lines of the figures.
@@ -187,6 +204,7 @@ class Results:
     finished: str
     environment: dict[str, Any]
     subject: str
+    devices: tuple[str, ...]
     complete: bool
     measurements: tuple[Measurement, ...]
     curves: tuple[Curve, ...] = ()

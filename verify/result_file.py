@@ -1,7 +1,7 @@
 """The file of a run's results: one versioned JSON file.
 
-It is strict JSON (RFC 8259): a float that JSON cannot hold is written as "nan", "inf" or "-inf" and read back as that
-float, unknown and missing keys are errors, and a file is replaced whole or not at all.
+It is strict JSON (RFC 8259, `verify.json_file`): a float that JSON cannot hold is written as "nan", "inf" or "-inf" and
+read back as that float, unknown and missing keys are errors.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 import functools
 import json
 import math
-import os
-import tempfile
 import types
 import typing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
+from verify.digest import digest_of
+from verify.json_file import printable, read_json, write_text
 from verify.result import Results, ResultsError
 
 
 SCHEMA = "revdeq-results"
-VERSION = 1
+VERSION = 2
+MOST_NAMED = 5
+"""Unknown or missing keys that a message names."""
 
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -39,56 +41,49 @@ class _Path:
 
 
 def to_json(results: Results) -> dict[str, Any]:
-    """Plain JSON values of `results`, schema and version first."""
-    return {"schema": SCHEMA, "version": VERSION, **cast("dict[str, Any]", _encode(results))}
+    """Plain JSON values of `results`, schema, version and digest first."""
+    body = cast("dict[str, Any]", encode(results))
+    return {"schema": SCHEMA, "version": VERSION, "digest": digest_of(body), **body}
 
 
 def from_json(data: object) -> Results:
     """Results from plain JSON values.
 
     Raises:
-        ResultsError: if the schema, the version, a key or a type is not the one that this version writes.
+        ResultsError: if the schema, the version, a key or a type is not the one that this version writes, or the digest
+            is not that of the rest.
     """
     if not isinstance(data, dict):
         raise ResultsError("a results file holds one JSON object, not a list or a value: write it with revdeq verify.")
     values = cast("dict[str, Any]", data)
     if values.get("schema") != SCHEMA:
         raise ResultsError(f"schema is {values.get('schema')!r}, not {SCHEMA!r}: give a file that revdeq verify wrote.")
-    if values.get("version") != VERSION:
+    if type(values.get("version")) is not int or values["version"] != VERSION:
         raise ResultsError(
             f"schema version is {values.get('version')!r} and this revdeq reads version {VERSION}: "
             "read it with the revdeq that wrote it, or run revdeq verify again."
         )
-    body = {key: value for key, value in values.items() if key not in ("schema", "version")}
-    return _decode(body, Results, _Path())
+    body = {key: value for key, value in values.items() if key not in ("schema", "version", "digest")}
+    results: Results = decode(body, Results)
+    if values.get("digest") != digest_of(body):
+        raise ResultsError(
+            "the digest is not that of the rest of the file, so it was changed after a run wrote it: run revdeq verify "
+            "again."
+        )
+    return results
 
 
 def read_results(path: str | Path) -> Results:
     """Read a results file.
 
     Raises:
-        ResultsError: if the file is not there, is cut short, is not strict JSON, or is of another schema or version.
+        ResultsError: if the file is not there or is damaged (`verify.json_file`), or is of another schema or version.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ResultsError(f"there is no results file at {path}: make one with revdeq verify --out DIR.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultsError(f"{path} cannot be read ({error}): give a results file that revdeq verify wrote.") from error
-    try:
-        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
-    except json.JSONDecodeError as error:
-        raise ResultsError(
-            f"{path} is truncated or not JSON (line {error.lineno}, column {error.colno}: {error.msg}): "
-            "run revdeq verify again, into the same folder to resume."
-        ) from error
-    except ResultsError as error:
-        raise ResultsError(f"{path}: {error}") from error
+    data = read_json(path, "results file", "make one with revdeq verify --out DIR")
     try:
         return from_json(data)
     except ResultsError as error:
-        raise ResultsError(f"{path}: {error}") from error
+        raise ResultsError(f"{printable(str(path))}: {error}") from error
 
 
 def write_results(results: Results, path: str | Path) -> Path:
@@ -115,37 +110,26 @@ def _one_row_a_line(data: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(parts) + "\n}"
 
 
-def write_text(text: str, path: str | Path) -> Path:
-    """Write `text` to `path` through a temporary file in the same folder and `os.replace`.
+def encode(record: object) -> dict[str, Any]:
+    """The JSON values of a record of `verify.result`, or of any dataclass of such fields.
+
+    Its strings become one line of printable characters each, whatever an exception or a name held.
+    """
+    return cast("dict[str, Any]", _encode(record))
+
+
+def decode(data: object, kind: type[T], name: str = "results") -> T:
+    """A record from its JSON values.
+
+    Args:
+        data: what `encode` gave.
+        kind: the dataclass.
+        name: what it is called in messages.
 
     Raises:
-        ResultsError: if the folder cannot be made or written.
+        ResultsError: if a key or a type is not the record's.
     """
-    path = Path(path)
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise ResultsError(
-            f"{path} cannot be written ({error.strerror or error}): choose an output folder that can be."
-        ) from error
-    return path
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+    return _decode(data, kind, _Path(name))
 
 
 def _encode(value: object) -> object:
@@ -153,12 +137,14 @@ def _encode(value: object) -> object:
         if math.isfinite(value):
             return value
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    if value is None or isinstance(value, (str, bool, int)):
+    if isinstance(value, str):
+        return printable(value)
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, (tuple, list)):
         return [_encode(item) for item in cast("list[object]", value)]
     if isinstance(value, dict):
-        return {key: _encode(item) for key, item in cast("dict[str, object]", value).items()}
+        return {printable(key): _encode(item) for key, item in cast("dict[str, object]", value).items()}
     return {item.name: _encode(getattr(value, item.name)) for item in fields(cast("Any", value))}
 
 
@@ -213,8 +199,8 @@ def _decode_object(value: object, kind: type[T], path: _Path) -> T:
         raise _wrong(path, value, "an object")
     values = cast("dict[str, object]", value)
     hints = _hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    missing = [name for name in hints if name not in values]
+    unknown = sorted(set(values) - set(hints))[:MOST_NAMED]
+    missing = [name for name in hints if name not in values][:MOST_NAMED]
     if unknown or missing:
         raise ResultsError(
             f"{path.text} lacks {missing} and has unknown {unknown}: "
@@ -229,14 +215,3 @@ def _wrong(path: _Path, value: object, allowed: object) -> ResultsError:
         f"{path.text} is {shown if len(shown) <= 60 else shown[:57] + '...'}, allowed is {allowed}: "
         "run revdeq verify again instead of editing the file."
     )
-
-
-def _refuse_constant(name: str) -> float:
-    raise ResultsError(f"the bare word {name} is not JSON: write it as a string, as revdeq verify does.")
-
-
-def _refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ResultsError("an object holds the same key twice: run revdeq verify again instead of editing the file.")
-    return values

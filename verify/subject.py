@@ -6,10 +6,9 @@ A subject is an object with `name`, `solve` and `reconstruct`. `load_subject("re
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ import revdeq
 from revdeq.arithmetic.base import LeafState
 from revdeq.narrowing import narrow
 from revdeq.solver.reversible import Coupled, Reversible, ReversibleIteration
+from verify.users_module import import_users_module
 
 
 Adjoint = Literal["reversible", "default", "unrolled", "implicit"]
@@ -105,8 +105,8 @@ class RevdeqSubject:
         solution = revdeq.solve(
             function, z0, args, solver=_solver(settings), adjoint=_adjoint(settings), max_steps=settings.num_steps
         )
-        z1, y1 = cast("Tensor", solution.z1), cast("Tensor", solution.y1)
-        return Solved(z1, y1, solution.num_steps)
+        assert solution.y1 is not None
+        return Solved(solution.z1, solution.y1, solution.num_steps)
 
     def reconstruct(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> list[tuple[Tensor, Tensor]]:
         """As `Subject.reconstruct`: `Reversible.step`, undone by `undo_z` and `undo_y`."""
@@ -142,7 +142,7 @@ def load_subject(name: str) -> Subject:
     module_name, _, attribute = name.partition(":")
     attribute = attribute or "subject"
     try:
-        module = importlib.import_module(module_name)
+        module = import_users_module(module_name)
     except ImportError as error:
         raise SubjectError(
             f"subject {name!r} cannot be imported ({error}): give revdeq, or MODULE:ATTRIBUTE on the Python path."

@@ -1,67 +1,45 @@
 """The sweep: run a profile's tasks in worker processes, keep what is finished, and put the results in order.
 
 Every finished task is written to OUT/partial at once. A run that is interrupted takes up where it stopped when the same
-command runs the same sources again; a run whose results are already there takes them up whole.
+command runs the same sources again; a run whose results are already there takes them up whole. Results of anything
+else are moved aside before a run starts. A task that fails is named in the results, which are then not complete.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import hashlib
-import importlib.util
 import json
-import multiprocessing
-import os
-import re
-import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+import time
+from collections.abc import Generator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from verify.case import Case, CaseError
-from verify.checks import Trial, measure
-from verify.checks.envelope import ENVELOPE, measure_envelope
-from verify.checks.grid import GRID, measure_grid, measure_grid_case
-from verify.curves import measure_curves
-from verify.environment import SEED, command_line, cuda_absence, describe
-from verify.planted.selftest import selftest
-from verify.problems import PROBLEMS, get_problem
-from verify.profiles import PROFILES, STUDY_NAMES, Task, cases, checks_for, left_out, tasks
-from verify.result import Curve, FaultRecord, Measurement, NotMeasured, Results, ResultsError
+from verify.case import Case
+from verify.environment import command_line, cuda_absence, describe
+from verify.planning import absence
+from verify.profiles import profile_named
+from verify.result import FAILED_TASK, SUBJECT_FILES, NotMeasured, Results, ResultsError
 from verify.result_file import read_results, write_results
-from verify.studies.registry import measure_study, studies_left_out
-from verify.subject import load_subject
+from verify.run import Limits, TaskError, Workers
+from verify.run.files import unchanged
+from verify.run.folder import claimed, set_aside
+from verify.run.measuring import inspect_subject, replay_and_encode
+from verify.run.parts import Part, Parts, decode_part
+from verify.run.shards import SHARD, Shard, is_shard
+from verify.run.tasks import Progress, SweepError as SweepError, TaskRun
+from verify.run.workers import memory_share, processors
+from verify.studies.registry import studies_left_out
+from verify.subject import SubjectError
+from verify.trial.benches import require_known
 
 
-Progress = Callable[[int, int, str], None]
 DEVICES = ("cpu", "cuda", "all")
 RESULTS = "results.json"
 PARTIAL = "partial"
-_PART_NAME = re.compile(r"[0-9a-f]{32}\.json")
-
-
-class SweepError(RuntimeError):
-    """A sweep that cannot run or was cut short; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one task gave.
-
-    Args:
-        measurements: its rows.
-        curves: its curves.
-        selftest: the records of the selftest task, None for the others.
-    """
-
-    measurements: tuple[Measurement, ...]
-    curves: tuple[Curve, ...] = ()
-    selftest: tuple[FaultRecord, ...] | None = None
 
 
 def run(
@@ -70,7 +48,9 @@ def run(
     subject: str = "revdeq",
     *,
     only: str | None = None,
+    shard: Shard | None = None,
     executor: Executor | None = None,
+    limits: Limits | None = None,
     out: str | Path,
     progress: Progress | None = None,
     command: str | None = None,
@@ -83,96 +63,77 @@ def run(
         device: "cpu", "cuda", or "all" for those that this machine has.
         subject: what is verified, a name for `verify.subject.load_subject`.
         only: id of one case, measured alone; the results are then those of a replay and not of a run.
+        shard: which share of the tasks to measure; None for all. Its results say so, and are for
+            `verify.run.shards.merge_shards` to put together.
         executor: where tasks run; None for one process per processor. Tasks change global states of torch for as long
             as they run, so an executor must give each its own process, or run one at a time.
+        limits: what each task may use, where `executor` is None; None for an hour and an equal share of the memory.
         out: folder for the results.
-        progress: called with (tasks done, tasks in all, name of the task just finished).
+        progress: called with (tasks done, tasks in all, what was just finished or runs now).
         command: the command to record; None for that of this process.
         fresh: measure again what an earlier run of the same sources has measured.
 
     Returns:
-        The results, as written.
+        The results, as written. A task that raised, exited, died or went beyond a limit is among what was not measured
+        (`NotMeasured.failed`), and the results are not complete.
 
     Raises:
         ValueError: if the profile, the device or the case is unknown.
         verify.subject.SubjectError: if the subject cannot be loaded.
-        verify.result.ResultsError: if the folder cannot be written.
-        SweepError: if the device is not there, or a task raised or its worker died; what was finished is kept.
+        verify.result.ResultsError: if the folder cannot be written, another run measures into it, or a replay would
+            replace the results of a run.
+        SweepError: if the device is not there, or the executor broke; what was finished is kept.
     """
     _validate(profile, device)
-    load_subject(subject)
     out = Path(out)
-    _check_writable(out)
-    started = _now()
-    environment = describe()
-    shell = _Shell(profile, subject, command_line() if command is None else command, started, environment)
+    measured, devices = profile_named(profile), _devices(device)
+    planned = measured.tasks(devices) if only is None else ()
+    if shard is not None:
+        planned = shard.share(planned)
     if only is not None:
-        results = _replay(shell, only)
+        devices = (_validate_case(only).device,)
+    with claimed(out, RESULTS), _workers(executor, limits, max(len(planned), 1), devices) as workers:
+        if only is not None:
+            _keep_run(out / RESULTS)
+        clock, environment = _Clock(), describe()
+        files = _inspect(subject, workers)
+        said = command_line() if command is None else command
+        shell = _Shell(profile, subject, devices, said, clock, environment)
+        if only is not None:
+            results = _replay(shell, only, workers)
+            write_results(results, out / RESULTS)
+            return results
+        finished = None if fresh else _finished(out / RESULTS, shell, shard, files)
+        if finished is not None:
+            if progress is not None:
+                progress(len(planned), len(planned), f"taken up from {out / RESULTS}, measured {finished.started}")
+            return finished
+        set_aside(out / RESULTS)
+        parts = Parts(out / PARTIAL, f"{profile} {subject} {_key(environment)}", files)
+        tried = TaskRun(planned, subject, parts, files, progress)
+        tried.run(workers, fresh)
+        shell.environment.update({SUBJECT_FILES: tried.files} if tried.files else {})
+        done = {task: tried.done[task] for task in planned if task in tried.done}
+        left = (*tried.failed.values(), *_absent(devices), *measured.left_out(), *studies_left_out(subject))
+        if shard is not None:
+            shell.environment[SHARD] = shard.describe(done)
+            left = (*left, shard.left_out)
+        results = shell.results([*done.values()], complete=not tried.failed and shard is None, not_measured=left)
         write_results(results, out / RESULTS)
+        if not tried.failed:
+            parts.forget(task.name for task in planned)
         return results
-    planned = tasks(profile, _devices(device))
-    key = _key(environment, subject)
-    missing = _absent(device)
-    finished = None if fresh else _finished(out / RESULTS, shell, key, device)
-    if finished is not None:
-        if progress is not None:
-            progress(len(planned), len(planned), f"taken up from {out / RESULTS}, measured {finished.started}")
-        return finished
-    parts = _run_tasks(planned, shell, key, executor, out / PARTIAL, progress, fresh)
-    results = shell.results(
-        parts=[parts[task] for task in planned],
-        complete=True,
-        not_measured=(*missing, *left_out(profile), *studies_left_out(subject)),
-    )
-    write_results(results, out / RESULTS)
-    _forget(out / PARTIAL)
-    return results
 
 
-def measure_task(task: Task, subject: str) -> Part:
-    """Measure one task; this is what a worker runs.
+class _Clock:
+    """When a run began and how long ago that is, whatever is done to the machine's clock meanwhile."""
 
-    Args:
-        task: what to measure.
-        subject: name of the subject.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(SEED)
-    try:
-        if not task.problem:
-            return Part((), (), selftest())
-        if task.problem == GRID:
-            rows, curves = measure_grid(load_subject(subject), task.device, _options(subject))
-            reached = measure_envelope(load_subject(subject), task.device, _options(subject))
-            return Part((*rows, *reached), tuple(curves))
-        if task.problem in STUDY_NAMES:
-            return Part((), tuple(measure_study(task.problem, task.profile, subject)))
-        trial_of = _Trials(subject)
-        curves = measure_curves(task, trial_of)
-        rows = [row for case in cases(task) for check in checks_for(case) for row in measure(check, trial_of(case))]
-        return Part(tuple(rows), tuple(curves))
-    finally:
-        torch.set_num_threads(threads)
+    def __init__(self) -> None:
+        self._began, self._counted = datetime.now(UTC), time.monotonic()
+        self.started = self._began.isoformat(timespec="seconds")
 
-
-def _options(subject: str) -> tuple[str, ...]:
-    """What the command that measures a case again needs to find the subject."""
-    return () if subject == "revdeq" else ("--subject", subject)
-
-
-class _Trials:
-    """Trials by case, each made once."""
-
-    def __init__(self, subject: str) -> None:
-        self._subject = load_subject(subject)
-        self._options = _options(subject)
-        self._made: dict[Case, Trial] = {}
-
-    def __call__(self, case: Case) -> Trial:
-        if case not in self._made:
-            self._made[case] = Trial(case, self._subject, get_problem(case.problem), options=self._options)
-        return self._made[case]
+    def now(self) -> str:
+        return (self._began + timedelta(seconds=time.monotonic() - self._counted)).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -181,8 +142,9 @@ class _Shell:
 
     profile: str
     subject: str
+    devices: tuple[str, ...]
     command: str
-    started: str
+    clock: _Clock
     environment: dict[str, Any]
 
     def results(self, parts: Sequence[Part], complete: bool, not_measured: tuple[NotMeasured, ...]) -> Results:
@@ -190,10 +152,11 @@ class _Shell:
         return Results(
             profile=self.profile,
             command=self.command,
-            started=self.started,
-            finished=_now(),
+            started=self.clock.started,
+            finished=self.clock.now(),
             environment=self.environment,
             subject=self.subject,
+            devices=self.devices,
             complete=complete,
             measurements=tuple(row for part in parts for row in part.measurements),
             curves=tuple(curve for part in parts for curve in part.curves),
@@ -202,105 +165,76 @@ class _Shell:
         )
 
 
-def _replay(shell: _Shell, only: str) -> Results:
-    case = Case.parse(only)
-    if case.problem not in (*PROBLEMS, GRID, ENVELOPE):
-        raise CaseError(f"case {only!r} is of no known problem: give one of {', '.join(PROBLEMS)}.")
-    if case.device not in _devices("all"):
-        raise SweepError(f"case {only!r} needs {case.device}: {cuda_absence()}; replay it where it was measured.")
-    trial_of = _Trials(shell.subject)
-    if case.problem == GRID:
-        rows = measure_grid_case(load_subject(shell.subject), case, options=_options(shell.subject))
-    elif case.problem == ENVELOPE:
-        rows = measure_envelope(load_subject(shell.subject), case.device, _options(shell.subject), only=case)
-    else:
-        rows = [row for check in checks_for(case) for row in measure(check, trial_of(case))]
-    left = NotMeasured(what="every other case", why=f"this is a replay of {case.id} alone")
-    return replace(shell, profile="replay").results([Part(tuple(rows))], complete=False, not_measured=(left,))
-
-
-def _run_tasks(
-    planned: Sequence[Task],
-    shell: _Shell,
-    key: str,
-    executor: Executor | None,
-    folder: Path,
-    progress: Progress | None,
-    fresh: bool,
-) -> dict[Task, Part]:
-    parts: dict[Task, Part] = {}
-    if not fresh:
-        for task in planned:
-            part = _read_part(folder / _part_name(task, key))
-            if part is not None:
-                parts[task] = part
-    waiting = [task for task in planned if task not in parts]
-    # The longest tasks first, so that no worker is left alone with one at the end.
-    long = (*STUDY_NAMES, "attention", "conv-group-norm")
-    waiting.sort(key=lambda task: (task.problem != "", task.problem not in long))
-    own = executor is None
-    pool = _process_pool(len(waiting)) if executor is None else executor
-    futures: dict[Future[Part], Task] = {}
-    failures: list[tuple[Task, BaseException]] = []
+@contextmanager
+def _workers(
+    executor: Executor | None, limits: Limits | None, most: int, devices: Sequence[str]
+) -> Generator[Executor]:
+    """The executor, or processes of this machine, which are ended after the block however it ends."""
+    if executor is not None:
+        yield executor
+        return
+    size = min(processors(), most)
+    if limits is None:
+        limits = Limits()
+    if limits.memory is None and "cuda" not in devices:
+        limits = replace(limits, memory=memory_share(size))
+    workers = Workers(size, limits)
     try:
-        if progress is not None and parts:
-            progress(len(parts), len(planned), "taken up from an interrupted run")
-        futures = {pool.submit(measure_task, task, shell.subject): task for task in waiting}
-        for future in concurrent.futures.as_completed(futures):
-            task = futures[future]
-            error = future.exception()
-            if error is not None:
-                # The parts that did finish are still written: a broken pool fails all of its waiting tasks at once.
-                failures.append((task, error))
-                continue
-            part = future.result()
-            parts[task] = part
-            write_results(shell.results([part], complete=False, not_measured=()), folder / _part_name(task, key))
-            if progress is not None:
-                progress(len(parts), len(planned), task.name)
-    except concurrent.futures.BrokenExecutor as error:
-        raise SweepError(
-            f"the workers died ({error}) with {len(parts)} of {len(planned)} tasks finished: run the same command "
-            "again to go on from there."
-        ) from error
+        yield workers
     finally:
-        for future in futures:
-            future.cancel()
-        if own:
-            pool.shutdown(wait=True, cancel_futures=True)
-    if failures:
-        unfinished = [task for task in waiting if task not in parts]
-        raise SweepError(
-            f"{_what_failed(failures, unfinished)}, and {len(parts)} of {len(planned)} tasks are finished: run the "
-            "same command again to go on from there."
-        ) from failures[0][1]
-    return parts
+        workers.shutdown(cancel_futures=True)
 
 
-def _what_failed(failures: Sequence[tuple[Task, BaseException]], unfinished: Sequence[Task]) -> str:
-    for task, error in failures:
-        if not isinstance(error, concurrent.futures.BrokenExecutor):
-            return f"{task.name} was not measured ({type(error).__name__}: {error})"
-    # A worker that dies fails every waiting task. Tasks begin in their order, so it was at one of the first.
-    suspects = " or ".join(task.name for task in unfinished[: _processors()])
-    return f"a worker died at {suspects} (killed, out of memory, or a crash in a library; --only measures one case)"
+def _inspect(subject: str, workers: Executor) -> dict[str, str]:
+    """The files of a subject, which a worker loads: what a module does when it is imported cannot end the run."""
+    if subject == "revdeq":
+        return {}
+    try:
+        found = workers.submit(inspect_subject, subject).result()
+    except TaskError as error:
+        raise SubjectError(f"subject {subject!r} cannot be loaded: {error}; mend it, or give another.") from error
+    if "refused" in found:
+        raise SubjectError(found["refused"])
+    return found["files"]
 
 
-def _process_pool(size: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(max(1, min(_processors(), size)), mp_context=multiprocessing.get_context("spawn"))
+def _replay(shell: _Shell, only: str, workers: Executor) -> Results:
+    left = NotMeasured(what="every other case", why=f"this is a replay of {only} alone")
+    shell = replace(shell, profile="replay")
+    try:
+        part = decode_part(workers.submit(replay_and_encode, only, shell.subject).result())
+    except (TaskError, ResultsError) as error:
+        failed = NotMeasured(what=f"{FAILED_TASK}{only}", why=str(error))
+        return shell.results([], complete=False, not_measured=(failed, left))
+    return shell.results([part], complete=False, not_measured=(left,))
 
 
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _keep_run(path: Path) -> None:
+    """Refuse to replace the results of a run by those of a replay."""
+    if not path.exists():
+        return
+    try:
+        profile = read_results(path).profile
+    except ResultsError:
+        profile = "another kind"
+    if profile != "replay":
+        raise ResultsError(f"{path} holds results of {profile}, which --only does not replace: choose another --out.")
 
 
 def _validate(profile: str, device: str) -> None:
-    if profile not in PROFILES:
-        raise ValueError(f"profile is {profile!r}: give one of {', '.join(PROFILES)}.")
+    profile_named(profile)
     if device not in DEVICES:
         raise ValueError(f"device is {device!r}: give one of {', '.join(DEVICES)}.")
     if device == "cuda" and cuda_absence():
         raise SweepError(f"device is 'cuda', and there is {cuda_absence()}: give --device cpu, or all.")
+
+
+def _validate_case(only: str) -> Case:
+    case = Case.parse(only)
+    require_known(case)
+    if case.device not in _devices("all"):
+        raise SweepError(f"case {only!r} needs {case.device}: {cuda_absence()}; replay it where it was measured.")
+    return case
 
 
 def _devices(device: str) -> tuple[str, ...]:
@@ -309,73 +243,29 @@ def _devices(device: str) -> tuple[str, ...]:
     return ("cpu",) if cuda_absence() else ("cpu", "cuda")
 
 
-def _absent(device: str) -> tuple[NotMeasured, ...]:
-    if "cuda" in _devices(device):
-        return ()
-    return (NotMeasured(what="CUDA", why=cuda_absence() or "left out: the run was asked for the CPU alone"),)
+def _absent(devices: Sequence[str]) -> tuple[NotMeasured, ...]:
+    return () if "cuda" in devices else (absence(cuda_absence()),)
 
 
-def _check_writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise ResultsError(
-            f"the folder {out} cannot be written ({error.strerror or error}): choose another --out."
-        ) from error
+def _key(environment: dict[str, Any]) -> str:
+    """Digest of everything that a number may depend on, the subject apart: sources, libraries, machine."""
+    depends = {
+        name: value for name, value in environment.items() if name not in ("commit", "dirty", SUBJECT_FILES, SHARD)
+    }
+    return hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _key(environment: dict[str, Any], subject: str) -> str:
-    """Digest of everything that a number may depend on: sources, subject, libraries, machine."""
-    depends = {name: value for name, value in environment.items() if name not in ("commit", "dirty")}
-    spec = None if subject == "revdeq" else importlib.util.find_spec(subject.partition(":")[0])
-    source = b"" if spec is None or spec.origin is None else Path(spec.origin).read_bytes()
-    text = json.dumps(depends, sort_keys=True, default=str) + subject
-    return hashlib.sha256(text.encode() + source).hexdigest()
-
-
-def _finished(path: Path, shell: _Shell, key: str, device: str) -> Results | None:
-    """Results of the same sources, subject, profile and devices, if they are there whole."""
+def _finished(path: Path, shell: _Shell, shard: Shard | None, files: dict[str, str]) -> Results | None:
+    """Results of the same sources, subject, profile, devices and shard, if they are there whole."""
     if not path.is_file():
         return None
     try:
         found = read_results(path)
     except ResultsError:
-        # Not ours to read: it is replaced once this run is finished, not before.
+        # Not ours to read: it is moved aside.
         return None
-    same = found.profile == shell.profile and found.subject == shell.subject and found.complete
-    devices = {row.device for row in found.measurements}
-    if same and _key(found.environment, found.subject) == key and devices == set(_devices(device)):
-        return found
-    return None
-
-
-def _part_name(task: Task, key: str) -> str:
-    return hashlib.sha256(f"{task!r} {key}".encode()).hexdigest()[:32] + ".json"
-
-
-def _read_part(path: Path) -> Part | None:
-    if not path.is_file():
-        return None
-    try:
-        found = read_results(path)
-    except ResultsError:
-        # Written in one piece, so this is not ours or was damaged since: measure it again.
-        return None
-    return Part(found.measurements, found.curves, found.selftest)
-
-
-def _forget(folder: Path) -> None:
-    """Remove the parts of this and of earlier, abandoned runs, and their folder if nothing else is in it."""
-    if not folder.is_dir():
-        return
-    for path in folder.iterdir():
-        if _PART_NAME.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    whole = (found.complete or shard is not None) and not any(item.failed for item in found.not_measured)
+    asked = (found.profile, found.subject, found.devices) == (shell.profile, shell.subject, shell.devices)
+    same = whole and asked and is_shard(found, shard) and _key(found.environment) == _key(shell.environment)
+    recorded: dict[str, str] = found.environment.get(SUBJECT_FILES, {})
+    return found if same and unchanged(recorded, files) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import math
 import os
 import sys
@@ -59,6 +58,7 @@ def certify(
 
     from reports.certificate import certificate_page
     from verify.certificate import Answer, SourceError, certify_source, source_from
+    from verify.certificate.alone import recheck_program
     from verify.reference.graph import TracingError, UnsupportedOperationError
 
     folder = os.getcwd()
@@ -83,8 +83,7 @@ def certify(
         out.mkdir(parents=True, exist_ok=True)
         made.write(out / "certificate.json")
         _replace(out / "certificate.html", certificate_page(made))
-        program = importlib.resources.files("verify.certificate").joinpath("recheck.py")
-        _replace(out / "recheck.py", program.read_text(encoding="utf-8"))
+        _replace(out / "recheck.py", recheck_program())
     for found in made.findings:
         typer.echo(f"{found.answer.value}: {found.claim}: {found.sentence}")
     for row in made.bits_right:

@@ -9,8 +9,8 @@ import typer
 
 from reports.commands.status import leave, user_errors
 from reports.compare import compare as compare_runs, describe
+from reports.judging import judged
 from reports.text import plural
-from verify.gate import judge
 from verify.result import Results
 from verify.result_file import read_results
 
@@ -23,7 +23,7 @@ def compare(
     """Compare HEAD with BASE, both judged by this version: status 1 where anything became worse, failed or was lost."""
     with user_errors():
         first, second = read_results(base), read_results(head)
-        comparison = compare_runs(judge(first), judge(second))
+        comparison = compare_runs(judged(first), judged(second))
         typer.echo(f"base {_name(first)}; head {_name(second)}")
         for text in comparison.run_introduced:
             typer.echo(f"introduced: {text}")

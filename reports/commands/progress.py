@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -14,6 +15,8 @@ Report: TypeAlias = Callable[[int, int, str], None]
 """Called with the number of parts done, the number of all, and what was done last."""
 
 _TENTHS = 10
+QUIET_SECONDS = 60.0
+"""After so much silence a plain line says what runs."""
 
 
 @contextmanager
@@ -42,13 +45,13 @@ def progress(title: str, console: Console | None = None) -> Generator[Report]:
 
 
 def _plain(title: str, console: Console) -> Report:
-    said = -1
+    said, last = -1, time.monotonic()
 
     def say(done: int, total: int, what: str) -> None:
-        nonlocal said
+        nonlocal said, last
         tenth = _TENTHS if total == 0 else _TENTHS * done // total
-        if tenth > said:
-            said = tenth
+        if tenth > said or time.monotonic() - last >= QUIET_SECONDS:
+            said, last = tenth, time.monotonic()
             console.out(f"{title}: {done} of {total} ({what})", highlight=False)
 
     return say

@@ -10,17 +10,19 @@ from importlib.util import find_spec
 from typing import Any
 
 from reports.errors import ReportError
+from verify.run import Apart, Limits
 
 
 _PATIENCE = "20s"
 
 
 @contextmanager
-def executor(address: str | None) -> Generator[Executor | None]:
+def executor(address: str | None, limits: Limits) -> Generator[Executor | None]:
     """The executor of the scheduler at `address` for as long as the block runs; None for None.
 
     Args:
         address: such as tcp://host:8786.
+        limits: what each task may use; it runs in a process of its own beside the worker's.
 
     Yields:
         An executor whose workers run one task at a time, or None, which stands for processes of this machine.
@@ -51,4 +53,5 @@ def executor(address: str | None) -> Generator[Executor | None]:
                 f"the scheduler {address} has workers with {sorted(threads.values()) or 'no'} threads, allowed is one "
                 "thread each: start them with dask worker --nthreads 1."
             )
-        yield client.get_executor()
+        # Not pure: a task that is measured again is measured, and not remembered.
+        yield Apart(client.get_executor(pure=False), limits)

@@ -13,9 +13,9 @@ import typer
 from reports.commands.progress import progress
 from reports.commands.status import leave, user_errors
 from reports.markdown import plain
-from verify.criteria import CRITERIA
+from verify.json_file import write_text
+from verify.judge.faults import GATE
 from verify.result import FaultRecord
-from verify.result_file import write_text
 
 
 def selftest(
@@ -24,12 +24,13 @@ def selftest(
     """Run the checks on every planted fault: status 0 if each is killed, and no check idle or the control killed."""
     # Imported here, because torch takes seconds and the commands that only read results do without it.
     from verify.environment import describe
-    from verify.planted.selftest import selftest as run_selftest, shortfalls
+    from verify.planning import selftest_shortfalls
+    from verify.planted.selftest import selftest as run_selftest
 
     with user_errors():
         with progress("selftest") as show:
             records = run_selftest(show)
-        found = shortfalls(records)
+        found = selftest_shortfalls(records)
         for line in _lines(records):
             typer.echo(line)
         for sentence in found:
@@ -46,7 +47,7 @@ def selftest(
 def _summary(records: Sequence[FaultRecord], found: Sequence[str]) -> str:
     faults = [record for record in records if record.expected]
     killed = sum(bool(record.killed_by) for record in faults)
-    checks = {check for record in faults for check in record.killed_by if check in CRITERIA}
+    checks = {check for record in faults for check in record.killed_by if check != GATE}
     verdict = "falls short" if found else "holds"
     return f"{verdict}: {killed} of {len(faults)} planted faults killed, by {len(checks)} checks."
 

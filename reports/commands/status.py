@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import typer
 
 from reports.errors import ReportError
+from verify.json_file import printable
 from verify.ledger import LedgerError
 from verify.result import ResultsError
 
@@ -26,7 +27,7 @@ def user_errors(*more: type[Exception]) -> Generator[None]:
     try:
         yield
     except (ReportError, ResultsError, LedgerError, *more) as error:
-        typer.echo(f"revdeq: {error}", err=True)
+        typer.echo(f"revdeq: {printable(str(error))}", err=True)
         raise typer.Exit(COULD_NOT_RUN) from None
     except KeyboardInterrupt:
         # Left alone, this would end with status 1, which is a verdict.

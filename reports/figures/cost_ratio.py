@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from reports.content import Drawing
 from reports.figures.panels import WIDTH, axis_labels, grid, legend
 from reports.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
-from reports.figures.svg import drawing, to_svg
+from reports.figures.svg import drawing, literal, to_svg
 from verify.result import Curve
 
 
@@ -44,7 +44,7 @@ def cost_ratio(labels: Sequence[str], curves: Sequence[Curve], *, name: str, cap
                 colour, marker = looks[width]
                 axes.plot([ratio - spread, ratio + spread], [row, row], color=colour, linewidth=2.2, alpha=0.5)
                 axes.plot([ratio], [row], color=colour, marker=marker, markersize=5.0, linestyle="none")
-        axes.set_yticks(range(len(labels)), list(labels))
+        axes.set_yticks(range(len(labels)), [literal(label) for label in labels])
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_xlim(left=0.0)
         axes.grid(visible=False, axis="y")

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from reports.content import Drawing
 from reports.figures.panels import WIDTH, axis_labels, count_axis, grid, legend
 from reports.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
-from reports.figures.svg import drawing, to_svg
+from reports.figures.svg import drawing, literal, to_svg
 
 
 _LOOKS: Mapping[str, tuple[str, str, bool]] = {
@@ -61,7 +61,7 @@ def rates_race(evaluations: Mapping[str, Mapping[str, float]], *, name: str, cap
                         markerfacecolor="none" if hollow else colour, alpha=0.9,
                     )  # fmt: skip
         count_axis(axes, [2.0**power for power in range(1, 10)])
-        axes.set_yticks(range(len(evaluations)), list(evaluations))
+        axes.set_yticks(range(len(evaluations)), [literal(name) for name in evaluations])
         axes.set_ylim(len(evaluations) - 0.5, -0.5)
         axis_labels(figure, "evaluations of f (count)", "")
         legend(figure, entries)

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from reports.text import legible
 
 
 FONT_STACK = "'DejaVu Sans', Verdana, 'Segoe UI', Helvetica, Arial, sans-serif"
@@ -64,6 +67,7 @@ def to_svg(figure: Figure) -> str:
 
     Call it inside `drawing`, which fixes the identifiers and the fonts.
     """
+    _take_literally(figure)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=_NO_METADATA)
     text = buffer.getvalue()
@@ -79,6 +83,21 @@ def to_svg(figure: Figure) -> str:
     text = re.sub(r' (?:d|x|y|transform|points)="[^"]*"', _shorter, text)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     return re.sub(r"\n\s*", "\n", text).strip()
+
+
+def literal(text: str) -> str:
+    """`text` as matplotlib must be given it to show it as it is: a name that holds dollars is no formula.
+
+    `to_svg` sees to titles, legends and notes; labels of ticks are for those who give them, since matplotlib's own are
+    formulas.
+    """
+    return legible(text).replace("\\$", "$").replace("$", "\\$")
+
+
+def _take_literally(figure: Figure) -> None:
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and not text.get_text().startswith("$\\mathdefault"):
+            text.set_text(literal(text.get_text()))
 
 
 def _shorter(attribute: re.Match[str]) -> str:

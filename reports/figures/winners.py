@@ -13,7 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 from reports.content import Drawing
 from reports.figures.panels import axis_labels, grid, legend, title
 from reports.figures.style import BLACK
-from reports.figures.svg import drawing, to_svg
+from reports.figures.svg import drawing, literal, to_svg
 
 
 Gains = Mapping[str, Mapping[float, float]]
@@ -65,7 +65,7 @@ def winners(
             axes.set_xlim(-0.5, len(steps) - 0.5)
             axes.set_ylim(len(problems) - 0.5, -0.5)
             axes.set_xticks(range(len(steps)), [f"{n:g}" for n in steps])
-            axes.set_yticks(range(len(problems)), problems)
+            axes.set_yticks(range(len(problems)), [literal(name) for name in problems])
             axes.tick_params(length=0.0)
         axis_labels(figure, x_label, "")
         legend(figure, entries)

@@ -21,8 +21,8 @@ _TEXT = (
     "index", "status", "reason", "why", "replay",
 )  # fmt: skip
 _NUMBERS = (
-    "beta", "N", "measured", "bits over", "got", "expected", "scale", "power", "uncertainty", "evaluations", "VJPs",
-    "saved bytes", "seconds",
+    "beta", "N", "measured", "bits over", "got", "expected", "error", "scale", "size", "power", "uncertainty",
+    "evaluations", "VJPs", "saved bytes", "seconds",
 )  # fmt: skip
 _COLUMNS = (*_TEXT, *_NUMBERS)
 _SHOWN = (
@@ -87,7 +87,9 @@ def _values(run: Run, finding: Finding, row: Measurement) -> dict[str, Any]:
         "bits over": _excess(row.measured, finding.criterion),
         "got": row.got,
         "expected": row.expected,
+        "error": row.error,
         "scale": row.scale,
+        "size": row.size,
         "power": row.power,
         "uncertainty": row.uncertainty,
         "evaluations": row.evaluations,

@@ -14,8 +14,8 @@ from reports.figures.rates_race import rates_race, solver_order
 from reports.figures.rates_regions import DRAWN_BETAS, rates_regions
 from reports.text import ABSENT, number, plural
 from revdeq.rates import region_semi_axes
-from verify.checks.grid import STEPS
 from verify.result import Curve
+from verify.trial.grid import STEPS
 
 
 LINES = ("witness", "quarter-turn", "general", "triangular", "tanh-general")

@@ -10,7 +10,8 @@ from reports.dossier import Dossier
 from reports.figures.ratio_histogram import ratio_histogram
 from reports.figures.ratios import ratios
 from reports.text import number, plural, precision
-from verify.criteria import CRITERIA, RATIO_LIMIT
+from verify.checks import CRITERIA
+from verify.criteria import RATIO_LIMIT
 from verify.result import Measurement
 from verify.studies.rounding.ratios import TOO_GOOD
 

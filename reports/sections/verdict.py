@@ -12,7 +12,7 @@ from reports.dossier import Dossier
 from reports.ranking import excess_text, severity, verdict_level, worst_of_each_check
 from reports.text import number, plural
 from reports.verdict import counts, environment_facts, headline
-from verify.criteria import CRITERIA
+from verify.checks import CRITERIA
 from verify.gate import Finding
 
 

@@ -7,6 +7,7 @@ a matrix equation, a sequence whose first dimension is time), which the solver t
 front; with 1 the first dimension counts samples, also where a leaf has no other.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ class Border:
         start: leaves of z0 as the solver holds them.
         structure: structure of z0.
         shapes: shapes of its leaves, as the user gave them.
+        one_sample: whether the whole state is one sample, held with a dimension of size 1 in front.
 
     Raises:
         TypeError: a leaf is not a tensor, or not of a real floating dtype; batch_dims is neither None nor 0 nor 1.
@@ -42,10 +44,16 @@ class Border:
         _check_start(leaves, z0)
         _check_batch_dims(batch_dims, leaves, z0)
         self.shapes = tuple(leaf.shape for leaf in leaves)
-        self._one_sample = batch_dims == 0
+        self.one_sample = batch_dims == 0
         self._laid_out = tuple(_inside(leaf.shape, batch_dims) for leaf in leaves)
         self._as_is = self._laid_out == self.shapes
         self.start: Leaves = self.inward(leaves)
+
+    def without_graph(self) -> "Border":
+        """Return this border with a start that holds on to no graph."""
+        free = copy.copy(self)
+        free.start = tuple(leaf.detach() for leaf in self.start)
+        return free
 
     def inward(self, leaves: Sequence[torch.Tensor]) -> Leaves:
         """Return leaves of the user's shapes as the solver holds them."""
@@ -62,7 +70,7 @@ class Border:
 
     def of_samples(self, numbers: torch.Tensor) -> torch.Tensor:
         """Return a tensor with one entry a sample as the user sees it: without that dimension where there is one."""
-        return numbers.reshape(numbers.shape[1:]) if self._one_sample and numbers.ndim else numbers
+        return numbers.reshape(numbers.shape[1:]) if self.one_sample and numbers.ndim else numbers
 
     def narrow(self, z: Leaves) -> Leaves:
         """Return the leaves of a state in the dtypes of z0; see NOTE [Ties] in `revdeq.narrowing`."""
@@ -117,15 +125,23 @@ def _inside(shape: torch.Size, batch_dims: BatchDims | None) -> torch.Size:
     return torch.Size((*shape, 1)) if batch_dims == 1 and len(shape) == 1 else shape
 
 
+def validated_batch_dims(batch_dims: object) -> BatchDims | None:
+    """Return `batch_dims` if it is one of those of NOTE [Samples].
+
+    Raises:
+        TypeError: it is not.
+    """
+    for allowed in (None, 0, 1):
+        if batch_dims is allowed:
+            return allowed
+    raise TypeError(
+        f"batch_dims is {batch_dims!r}; it must be 0 where the state is one sample, 1 where dimension 0 counts "
+        "samples, or None to go by the shapes."
+    )
+
+
 def _check_batch_dims(batch_dims: object, leaves: Sequence[torch.Tensor], z0: Tree) -> None:
-    if batch_dims is None:
-        return
-    if isinstance(batch_dims, bool) or batch_dims not in (0, 1):
-        raise TypeError(
-            f"batch_dims is {batch_dims!r}; it must be 0 where the state is one sample, 1 where dimension 0 counts "
-            "samples, or None to go by the shapes."
-        )
-    if batch_dims == 1 and (len({leaf.shape[:1] for leaf in leaves}) > 1 or not leaves[0].ndim):
+    if validated_batch_dims(batch_dims) == 1 and (len({leaf.shape[:1] for leaf in leaves}) > 1 or not leaves[0].ndim):
         shapes = ", ".join(f"{n} {tuple(x.shape)}" for n, x in zip(leaf_names(z0, "z0"), leaves, strict=True))
         raise ValueError(f"batch_dims is 1 but the leaves of z0 do not agree in dimension 0: {shapes}.")
 

@@ -4,10 +4,11 @@ See NOTE [What f reads] in `revdeq.function.reads` and NOTE [f is one map] in `r
 """
 
 import contextlib
+import copy
 import gc
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch._C._functorch import is_functorch_wrapped_tensor
@@ -55,7 +56,7 @@ class Function:
         constants: what it reads and nothing trains or updates; likewise.
         read: the captured tensors as it names them, where a solve inside another one's f has others in their place.
         watched: trainable tensors that it can reach and did not read.
-        last: the leaves at which it was evaluated last, and its value there, both without a graph.
+        last: the leaves at which it was evaluated last, and its value there without a graph.
 
     Raises:
         TypeError: function is not callable; what `Border` raises.
@@ -182,6 +183,19 @@ class Function:
         remaining = iter(tensors)
         leaves = [next(remaining) if isinstance(leaf, torch.Tensor) else leaf for leaf in self._arg_leaves]
         return unflatten(leaves, self._args_structure)
+
+    def without_graph(self) -> Self:
+        """Return this function with nothing that holds on to a graph: it can be evaluated again, without gradients."""
+        free = copy.copy(self)
+        free.border, free.extras = self.border.without_graph(), self.extras.without_graph()
+        free.z0 = free.border.start
+        free.arg_tensors = tuple(t.detach() for t in self.arg_tensors)
+        free._arg_leaves = [t.detach() if isinstance(t, torch.Tensor) else t for t in self._arg_leaves]
+        free.args = unflatten(free._arg_leaves, self._args_structure)
+        free.args_require = (False,) * len(free.arg_tensors)
+        free.captured = free.read = free.watched = ()
+        free.last = None if self.last is None else (tuple(t.detach() for t in self.last[0]), self.last[1])
+        return free
 
     def evaluate(self, z: Leaves, args: Tree, mode: AbstractContextManager[Any] | None = None) -> Leaves:
         """Evaluate f with any args, and check that it leaves z alone and returns what fits.

@@ -1,5 +1,6 @@
 """What f takes and makes besides z: the index of the step, and auxiliary outputs such as losses and attention maps."""
 
+import copy
 from typing import Any, Literal
 
 import torch
@@ -94,6 +95,12 @@ class Extras:
     def forget(self) -> None:
         """Let go of what was collected."""
         self._kept = []
+
+    def without_graph(self) -> "Extras":
+        """Return these with nothing that holds on to a graph."""
+        free = copy.copy(self)
+        free.now, free._kept = tuple(aux.detach() for aux in self.now), []
+        return free
 
     def collected(self, evaluations: int) -> Leaves:
         """Return what was collected in the first evaluations, and let go of it.

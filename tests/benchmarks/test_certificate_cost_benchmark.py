@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from flint import arb
 
-from verify.certificate.n_step import n_steps
-from verify.certificate.state_map import StateMap
+from verify.certificate import Settings
+from verify.certificate.posed import head_json
+from verify.certificate.proof import task_of
+from verify.certificate.stages import n_step_part
 from verify.reference.arithmetic import Multiprecision
 from verify.reference.graph import Program, trace
 
@@ -36,11 +38,13 @@ def test_gradient_that_is_timed_is_that_of_the_certificate(benchmark: Any) -> No
     weight = np.array([[1.0, -0.5, 2.0], [0.25, 1.0, -1.0]])
     linearised = Program(traced.linearised, ops, fixed)
     timed = benchmark.n_step_gradient(linearised, ops.convert(np.zeros((2, 3))), ops.convert(weight), 2)
-    function = StateMap(traced, 150)
-    certified = n_steps(function, 0.5, 2, function.ops.convert(weight.ravel()), function.ops.convert(np.zeros(6)))
-    assert set(timed) == set(certified.gradient)
-    for name, balls in certified.gradient.items():
-        pairs = zip(balls.ravel().tolist(), timed[name].ravel().tolist(), strict=True)
+    settings = Settings(beta=0.5, num_steps=2)
+    head = head_json(traced, settings, ({"z0": weight}, {"z0": np.zeros((2, 3))}))
+    certified = n_step_part(task_of(traced, head), settings, 1.0).proved
+    assert certified is not None
+    assert set(timed) == set(certified.truth)
+    for name, balls in certified.truth.items():
+        pairs = zip(balls, timed[name].ravel().tolist(), strict=True)
         assert all(ball.overlaps(arb(as_ball(value), 1e-50)) for ball, value in pairs), name
 
 

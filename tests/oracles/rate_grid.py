@@ -121,7 +121,7 @@ def _iterate(
         y_error, z_error = ((leaf.to(torch.float64) - batch.fixed_point).norm(dim=1) for leaf in states)
         return torch.hypot(y_error, z_error)
 
-    solver = Reversible(beta, state_dtype=dtype)
+    solver = Reversible(beta, state_dtype=dtype).bound_to(None, max(steps))
     state = Coupled(solver.init((y.to(dtype),)).y, solver.init((z.to(dtype),)).z)
     errors = [error(state)]
     reconstruction: dict[int, Floats] = {}
@@ -132,7 +132,7 @@ def _iterate(
             back = state
             for _ in range(n):
                 before = solver.undo_z(back.z, f(solver.coupled(back)))
-                back = Coupled(solver.undo_y(back.y, f(solver.values(before))), before)
+                back = Coupled(solver.undo_y(back.y, f(solver.half_steps.values(before))), before)
             reconstruction[n] = (solver.estimate(back)[0].to(torch.float64) - z).norm(dim=1).numpy()
     return torch.stack(errors, dim=1).numpy(), reconstruction
 

@@ -12,9 +12,11 @@ import pytest
 from reports.content import BuiltSection
 from reports.dossier import Dossier
 from reports.sections import SECTIONS, build_sections
-from verify.criteria import CRITERIA, Criterion
+from verify.checks import CRITERIA
+from verify.criteria import Criterion
 from verify.gate import Judgement, judge as judge_run
-from verify.ledger import Ledger
+from verify.plan import Place, Plan, PlannedCurve, PlannedFault, PlannedRow, curve_key, row_key
+from verify.reading import Derived, Reading
 from verify.result import Curve, FaultRecord, Measurement, NotMeasured, Results
 
 
@@ -24,12 +26,21 @@ SETTINGS = ((0.5, 4), (0.8, 2), (0.8, 8), (0.25, 4))
 STEPS = (1, 2, 3, 4, 6, 8, 16, 32)
 BuildResults = Callable[..., Results]
 Judge = Callable[..., Judgement]
+CURVES = frozenset(("error-vs-evaluations", "convergence", "reconstruction", "memory"))
+"""Names of curves that a run must hold."""
 
-FEW = {
-    check: replace(criterion, least=min(criterion.least, 8), least_logic=min(criterion.least_logic, 8))
+
+COLUMNS = ("got", "expected", "error", "scale", "size", "power", "uncertainty")
+FREE = {
+    check: replace(
+        criterion,
+        reading=Reading(formula="measured", measured=Derived(("measured",), float), also=COLUMNS),
+        observed="args",
+        notes=False,
+    )
     for check, criterion in CRITERIA.items()
 }
-"""The gate's table, with fewer rows asked for, so that a run of a thousand rows is whole."""
+"""The table with rows whose columns are free of one another, so that tests of what is shown can change one of them."""
 
 
 def _environment() -> dict[str, Any]:
@@ -60,14 +71,11 @@ def _row(check: str, place: int, problem: str, beta: float, steps: int, dtype: s
     case = f"{problem}/reversible/beta={beta!r}/N={steps}/{dtype}/cpu"
     scale = 3.0 * PRECISIONS[dtype]
     if criterion.comparison == "==":
-        measured, unit = criterion.threshold, "count"
+        measured = criterion.threshold
     elif criterion.comparison == ">=":
-        measured, unit = 10.0 * criterion.threshold, "ratio R"
+        measured = 10.0 * criterion.threshold
     else:
-        measured, unit = (
-            0.1 * criterion.threshold * _noise(place),
-            "ratio R" if criterion.threshold == 10.0 else "relative",
-        )
+        measured = 0.1 * criterion.threshold * _noise(place)
     powered = criterion.power is None or scale <= criterion.power
     return Measurement(
         check=check,
@@ -82,12 +90,14 @@ def _row(check: str, place: int, problem: str, beta: float, steps: int, dtype: s
         state_dtype=dtype,
         device="cpu",
         leaf=leaf,
-        index=(0, 3),
+        index=None,
         got=1.0 + measured * scale,
         expected=1.0,
+        error=measured * scale,
         measured=measured,
-        unit=unit,
+        unit=criterion.unit,
         scale=scale,
+        size=1.0,
         power=scale,
         uncertainty=1e-50,
         evaluations=4 * steps,
@@ -102,13 +112,13 @@ def _row(check: str, place: int, problem: str, beta: float, steps: int, dtype: s
 
 def _rows() -> list[Measurement]:
     rows: list[Measurement] = []
-    for check, criterion in FEW.items():
+    for check, criterion in CRITERIA.items():
         leaves = ("z0", "args.W") if check in ("gradient", "bindings", "implicit-gradient") else ("z1",)
-        # As many cases as the criterion wants, float64 alone where a row must see a fault of 2^-20.
-        dtypes = ("float64",) if criterion.least_logic else ("float64", "float32")
+        # A few cases of each, float64 alone where a row must see a fault of 2^-20.
+        dtypes = ("float64",) if criterion.logic else ("float64", "float32")
         if check == "gradient":
             dtypes = ("float64", "float32", "bfloat16")
-        wanted = criterion.least
+        wanted = 8
         count = 0
         extra = 0
         while count < max(wanted, 4) or extra == 0:
@@ -177,22 +187,58 @@ def _curves() -> list[Curve]:
     return curves
 
 
+def plan_of_itself(results: Results) -> Plan:
+    """A plan that a synthetic run meets: its own rows and curves."""
+    columns = (
+        "check",
+        "case",
+        "problem",
+        "solver",
+        "adjoint",
+        "target",
+        "beta",
+        "num_steps",
+        "dtype",
+        "leaf",
+        "replay",
+    )
+    controls = {record.fault: record for record in results.selftest or ()}
+    return Plan(
+        profile=results.profile,
+        criteria=FREE,
+        rows={
+            row_key(row): PlannedRow(
+                {name: getattr(row, name) for name in columns},
+                Place(),
+            )
+            for row in results.measurements
+            if row.check in CRITERIA
+        },
+        curves={curve_key(curve): PlannedCurve((curve.x_name, curve.y_name)) for curve in results.curves},
+        studies=CURVES,
+        faults={
+            name: PlannedFault(record.description, record.expected, frozenset()) for name, record in controls.items()
+        },
+        not_measured=results.not_measured,
+    )
+
+
 @pytest.fixture(scope="session")
 def judge() -> Judge:
-    """The gate, with fewer rows asked for."""
+    """The gate, with the plan that a run, or another one, makes of itself."""
 
-    def few(results: Results, criteria: Mapping[str, Criterion] = FEW, ledger: Ledger | None = None) -> Judgement:
-        return judge_run(results, criteria, ledger)
+    def by_itself(results: Results, criteria: Mapping[str, Criterion] = FREE, of: Results | None = None) -> Judgement:
+        return judge_run(results, replace(plan_of_itself(of or results), criteria=criteria))
 
-    return few
+    return by_itself
 
 
 @pytest.fixture(autouse=True, scope="module")
-def few_rows_suffice(judge: Judge) -> Generator[None]:
-    """Lets the outputs and commands judge by the same table as the tests."""
+def runs_are_their_own_plans() -> Generator[None]:
+    """Lets the outputs and commands judge as the tests do."""
     with pytest.MonkeyPatch.context() as patch:
-        for place in ("reports.merge", "reports.commands.gate", "reports.commands.compare"):
-            patch.setattr(f"{place}.judge", judge)
+        patch.setattr("verify.planning.plan_of", plan_of_itself)
+        patch.setattr("verify.checks.CRITERIA", FREE)
         yield
 
 
@@ -205,6 +251,7 @@ def synthetic_run() -> Results:
         finished="2025-11-21T00:03:00+00:00",
         environment=_environment(),
         subject="revdeq",
+        devices=("cpu",),
         complete=True,
         measurements=tuple(_rows()),
         curves=tuple(_curves()),

@@ -71,7 +71,7 @@ def test_certify_writes_certificate_page_and_program(folder: Path) -> None:
         "certificate.json",
         "recheck.py",
     ]
-    assert len(recheck(json.loads((folder / "out" / "certificate.json").read_text()))) == 4
+    assert len(recheck(json.loads((folder / "out" / "certificate.json").read_text()))) == 6
     assert "certified: fixed point" in output
     assert "float64 on cpu, reversible gradient" in output
     assert os.access(folder / "out" / "certificate.html", os.R_OK)

@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 from reports import command
 from reports.cli import app
 from verify.case import CaseError
-from verify.result import FaultRecord
+from verify.result import FaultRecord, NotMeasured
 from verify.result_file import read_results, to_json, write_results
+from verify.run import Limits
+from verify.run.shards import Shard
 from verify.subject import SubjectError
 from verify.sweep import SweepError
 
@@ -196,26 +198,58 @@ def test_plan_of_a_meaningless_wish_has_status_2(run, arguments):
     assert "Traceback" not in done.output
 
 
+def accepted(run, path, ledger, *more):
+    return run("ledger", "accept", path, "--ledger", ledger, "--who", "Ada", "--why", "a test", *more)
+
+
 def test_gate_with_a_ledger_closes_on_lost_bits(run, build_results, one_curve_of_each_kind, good_file, tmp_path):
     ledger = tmp_path / "ledger.json"
-    assert run("gate", good_file, "--record", ledger).exit_code == 0
+    done = accepted(run, good_file, ledger)
+    assert done.exit_code == 0, done.output
+    assert "1 run so far" in done.stdout
 
     def worsen(row):
         return replace(row, measured=9.0) if (row.check, row.problem) == ("gradient", "tanh") else row
 
-    later = build_results(worsen, curves=one_curve_of_each_kind, started="2025-11-22T00:00:00+00:00")
+    later = build_results(worsen, curves=one_curve_of_each_kind, started="2025-11-20T00:00:00+00:00")
     worse = write_results(later, tmp_path / "worse.json")
     assert run("gate", worse).exit_code == 0
     done = run("gate", worse, "--ledger", ledger)
     assert done.exit_code == 1
-    assert "bits above the ledger's" in done.stdout
+    assert "bits above the ledger's best" in done.stdout
+    before = ledger.read_bytes()
+    done = accepted(run, worse, ledger)
+    assert done.exit_code == 2
+    assert "never raised" in done.stderr
+    assert accepted(run, good_file, ledger).exit_code == 2
+    assert ledger.read_bytes() == before
 
 
-def test_gate_does_not_record_what_falls_short(run, bad_file, tmp_path):
-    done = run("gate", bad_file, "--record", tmp_path / "ledger.json")
+def test_what_falls_short_is_not_accepted(run, bad_file, tmp_path):
+    done = accepted(run, bad_file, tmp_path / "ledger.json")
     assert done.exit_code == 1
-    assert "only a run that holds is recorded" in done.stdout
+    assert "only a run that holds is accepted" in done.stdout
     assert not (tmp_path / "ledger.json").exists()
+
+
+def test_accepting_asks_for_a_reason(run, good_file, tmp_path):
+    assert run("ledger", "accept", good_file, "--ledger", tmp_path / "ledger.json").exit_code == 2
+    assert not (tmp_path / "ledger.json").exists()
+
+
+def test_gate_sets_known_failures_apart(run, bad_file, tmp_path):
+    rows = [row for row in read_results(bad_file).measurements if row.check == "linear"]
+    failures = [
+        {"check": "linear", "case": case, "leaf": "", "reason": "issue 7", "expires": "9999-12-31"}
+        for case in dict.fromkeys(row.case for row in rows)
+    ]
+    data = {"schema": "revdeq-known-failures", "version": 1, "failures": failures}
+    (tmp_path / "known.json").write_text(json.dumps(data))
+    done = run("gate", bad_file, "--known", tmp_path / "known.json", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert f"{len(rows)} known failures (counted, not passed)" in done.stdout
+    (tmp_path / "known.json").write_text(json.dumps(data | {"failures": failures[1:]}))
+    assert run("gate", bad_file, "--known", tmp_path / "known.json").exit_code == 1
 
 
 @pytest.mark.parametrize("text", [None, "{", '{"schema": "revdeq-ledger", "version": 7}'])
@@ -267,6 +301,57 @@ def test_verify_of_one_case_judges_it_at_once(run, measured, tmp_path):
     assert nothing.exit_code == 1
 
 
+def test_verify_names_each_task_that_failed_and_has_status_1(run, monkeypatch, synthetic_run, tmp_path):
+    left = (
+        NotMeasured(what="task kepler beta=0.5 cpu", why="it took longer than 8 s"),
+        NotMeasured(what="CUDA", why="no device on this machine"),
+    )
+
+    def fall_short(*arguments, **options):
+        del arguments, options
+        return replace(synthetic_run, complete=False, not_measured=left)
+
+    monkeypatch.setattr("verify.sweep.run", fall_short)
+    done = run("verify", "--out", tmp_path)
+    assert done.exit_code == 1
+    assert done.stderr == "task kepler beta=0.5 cpu failed: it took longer than 8 s\n"
+
+
+def test_verify_hands_its_limits_on(run, measured, tmp_path):
+    assert run("verify", "--task-seconds", 8, "--task-memory", 1.5, "--out", tmp_path).exit_code == 0
+    assert measured["limits"] == Limits(seconds=8.0, memory=3 << 29)
+
+
+def test_verify_of_a_shard_asks_for_it(run, measured, tmp_path):
+    assert run("verify", "--shard", "2/4", "--out", tmp_path).exit_code == 0
+    assert measured["shard"] == Shard(2, 4)
+    assert run("verify", "--shard", "5/4", "--out", tmp_path).exit_code == 2
+    assert run("verify", "--shard", "2/4", "--only", "a", "--out", tmp_path).exit_code == 2
+
+
+def test_merge_judges_the_run_of_its_shards(run, monkeypatch, good_file, bad_file, tmp_path):
+    assert run("merge", good_file, "--out", tmp_path / "merged").exit_code == 2
+    assert not (tmp_path / "merged").exists()
+
+    def put_together(shards, command):
+        return shards[0]
+
+    monkeypatch.setattr("verify.run.shards.merge_shards", put_together)
+    held = run("merge", good_file, "--out", tmp_path / "merged")
+    assert held.exit_code == 0, held.output
+    assert held.stdout.startswith("holds: ")
+    assert run("merge", bad_file, "--out", tmp_path / "merged").exit_code == 1
+    names = {path.name for path in (tmp_path / "merged").iterdir()}
+    assert names == {"results.json", "results.1.json", "report.md", "junit.xml"}
+
+
+@pytest.mark.parametrize("option", ["--task-seconds", "--task-memory"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan"])
+def test_verify_with_a_limit_that_allows_nothing_has_status_2(run, measured, tmp_path, option, value):
+    assert run("verify", option, value, "--out", tmp_path).exit_code == 2
+    assert measured == {}
+
+
 @pytest.mark.parametrize(
     "error", [CaseError("a case"), SubjectError("a subject"), SweepError("a device"), KeyboardInterrupt()]
 )
@@ -315,7 +400,7 @@ def test_selftest_prints_which_check_killed_which_fault(run, monkeypatch, tmp_pa
         return ("drop-vjp survives: a|b",) if not found[1].killed_by else ()
 
     monkeypatch.setattr("verify.planted.selftest.selftest", plant)
-    monkeypatch.setattr("verify.planted.selftest.shortfalls", nothing_else)
+    monkeypatch.setattr("verify.planning.selftest_shortfalls", nothing_else)
     done = run("selftest", "--out", tmp_path)
     assert done.exit_code == int(survives), done.output
     if survives:

@@ -16,7 +16,7 @@ from reports.merge import merge
 from reports.ranking import excess
 from reports.tables import curve_table, measurement_table, write_tables
 from reports.text import ABSENT, binary_size, bits, number, plural
-from verify.criteria import CRITERIA
+from verify.checks import CRITERIA
 
 
 def one_bad(check, value):

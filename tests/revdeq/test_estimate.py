@@ -107,7 +107,7 @@ def test_estimator_that_does_not_converge_raises():
 
 IMPOSSIBLE_POINTS: list[tuple[Callable[[Any, Any], Any], torch.Tensor, type[Exception], str]] = [
     (lambda z, args: z, torch.zeros(0), ValueError, "empty"),
-    (lambda z, args: z[:1], torch.zeros(3), ValueError, "structure and the shapes"),
+    (lambda z, args: z[:1], torch.zeros(3), ValueError, "must return the shape of z0"),
     (lambda z, args: z / 0, torch.zeros(3), EstimateError, "not finite at this z"),
     (lambda z, args: z.sqrt(), torch.zeros(3), EstimateError, "product with df/dz is not finite"),
 ]

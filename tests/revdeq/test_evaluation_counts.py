@@ -47,7 +47,9 @@ def test_undoing_costs_no_more_where_nothing_is_taken_again(
 def test_a_segment_that_is_taken_again_costs_its_evaluations_twice_more(counter, problem: Problem, segment, options):
     z0, weight, _ = problem
     adjoint = ReversibleAdjoint(segment=segment)
-    found: Any = solve(counter, z0, weight, solver=Reversible(0.8), adjoint=adjoint, max_steps=8, throw=False, **options)
+    found: Any = solve(
+        counter, z0, weight, solver=Reversible(0.8), adjoint=adjoint, max_steps=8, throw=False, **options
+    )
     steps, forward = int(found.num_steps.max()), counter.evaluations
     assert forward == 2 * steps + bool(options)
     found.z1.sum().backward()

@@ -120,7 +120,9 @@ def assert_alike(got: list[Any], expected: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("name", INNER)
-@pytest.mark.parametrize("adjoint", [ReversibleAdjoint(), ReversibleAdjoint(segment=2), CheckpointedAdjoint(2)], ids=repr)
+@pytest.mark.parametrize(
+    "adjoint", [ReversibleAdjoint(), ReversibleAdjoint(segment=2), CheckpointedAdjoint(2)], ids=repr
+)
 def test_what_is_inside_the_function_gives_the_unrolled_gradient(name: str, adjoint: Any):
     expected = gradients(INNER[name], UnrolledAdjoint())
     assert sum(e is not None and bool(e.any()) for e in expected) >= 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from verify.case import BITWISE, Case
-from verify.checks import Trial, measure
+from verify.checks import CRITERIA, Trial, measure
 from verify.gate import judge_row
 from verify.planted import bitwise
 from verify.planted.base import Honest
@@ -28,7 +28,7 @@ KILLERS = {
 def failing(subject, check, case=WIDE):
     rows = measure(check, Trial(case, subject, get_problem(case.problem)))
     assert rows
-    return [row.leaf for row in rows if judge_row(row).passed is False]
+    return [row.leaf for row in rows if judge_row(row, CRITERIA).passed is False]
 
 
 @pytest.mark.parametrize("subject", [Honest(), RevdeqSubject()], ids=["control", "product"])

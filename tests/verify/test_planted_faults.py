@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from verify.case import Case
-from verify.checks import CHECKS, References, Trial, measure
-from verify.criteria import CRITERIA
+from verify.checks import CHECKS, CRITERIA, References, Trial, measure
+from verify.judge.faults import GATE
+from verify.planning import selftest_shortfalls
 from verify.planted import base
 from verify.planted.base import Honest
-from verify.planted.selftest import CASES, GATE, fault_names, selftest, shortfalls
+from verify.planted.faults import CONTROLS, fault_names, planned_faults
+from verify.planted.selftest import selftest, stands
 from verify.problems import get_problem
 from verify.result import FaultRecord
 
@@ -43,7 +45,7 @@ def test_sampled_fault_is_killed_by_the_check_made_for_it(records, fault):
     assert SAMPLE[fault] in records[fault].killed_by
 
 
-@pytest.mark.parametrize("control", ["honest", "honest-run"])
+@pytest.mark.parametrize("control", list(CONTROLS))
 def test_control_passes_every_check(records, control):
     assert records[control].killed_by == ()
     assert not records[control].expected
@@ -51,7 +53,7 @@ def test_control_passes_every_check(records, control):
 
 @pytest.mark.nightly
 def test_every_fault_is_killed_and_every_check_kills():
-    assert shortfalls(selftest()) == ()
+    assert selftest_shortfalls(selftest()) == ()
 
 
 def test_faults_have_distinct_names_and_say_what_is_wrong():
@@ -75,19 +77,41 @@ def test_progress_counts_up_to_the_end():
 
 
 def test_shortfalls_name_the_survivor_the_killed_control_and_the_idle_check():
-    whole = tuple(CRITERIA)
-    good = (
-        FaultRecord(fault="honest", description="", killed_by=(), expected=False),
-        FaultRecord(fault="f", description="d", killed_by=whole),
-    )
-    assert shortfalls(good) == ()
-    assert "f survives: d" in shortfalls((good[0], replace(good[1], killed_by=())))
-    assert "honest is killed by gradient" in shortfalls((replace(good[0], killed_by=("gradient",)), good[1]))
-    assert shortfalls((good[0], replace(good[1], killed_by=whole[1:]))) == (f"{whole[0]} kills no fault",)
+    planned = planned_faults({name: check.kills for name, check in CHECKS.items()})
+    good = {
+        name: FaultRecord(
+            fault=name,
+            description=fault.description,
+            killed_by=tuple(CRITERIA) if fault.expected else (),
+            expected=fault.expected,
+        )
+        for name, fault in planned.items()
+    }
+
+    def said(*without, **changes):
+        changed = {name.replace("_", "-"): replace(good[name.replace("_", "-")], **c) for name, c in changes.items()}
+        kept = {name: record for name, record in {**good, **changed}.items() if name not in without}
+        return selftest_shortfalls(kept.values())
+
+    assert said() == ()
+    assert said("nan-ratio") == ("nan-ratio is planned 1 times and recorded 0 times",)
+    (survived,) = said(nan_ratio={"killed_by": ()})
+    assert survived == "nan-ratio survived: a ratio is NaN"
+    (control,) = said(honest={"killed_by": ("gradient",)})
+    assert control == "honest, where nothing is wrong, was killed by gradient"
+    (spared,) = said(args_lost={"killed_by": ("dot-product",)})
+    assert spared == "args-lost was not killed by gradient, which must"
+    (relabelled,) = said(args_lost={"description": "another"})
+    assert relabelled == "args-lost is recorded as another than it is"
+    assert said(nan_ratio={"killed_by": ("luck",)})[0] == "nan-ratio is said to be killed by luck"
 
 
 def test_selftest_runs_every_check():
-    assert {check for _, checks in CASES for check in checks} == set(CHECKS)
+    assert {check.name for _, check in stands()} == set(CHECKS)
+
+
+def test_every_check_names_faults_that_it_must_kill():
+    assert all(set(check.kills) <= set(fault_names()) and check.kills for check in CHECKS.values())
 
 
 def test_control_imports_nothing_of_the_product():

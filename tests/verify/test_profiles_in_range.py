@@ -9,11 +9,12 @@ import torch
 from revdeq.arithmetic import half_step
 from verify.case import Case
 from verify.checks import Trial
-from verify.checks.asymptotic import iterates
 from verify.curves import measure_curves
-from verify.problems import get_problem, problem_names
-from verify.profiles import CORRELATED, LONG_CURVE_STEPS, OUTSIDE, Task, betas, cases, left_out, tasks
+from verify.problems import get_problem
+from verify.profiles import LONG_CURVE_STEPS, PROFILES
 from verify.subject import load_subject
+from verify.tasks import ProblemTask
+from verify.trial.decay import iterates
 
 
 def states(name: str, beta: float, num_steps: int) -> Iterator[torch.Tensor]:
@@ -36,14 +37,19 @@ def trial(name: str, beta: float, dtype: str = "float64") -> Trial:
     return Trial(Case(name, beta, 1, dtype, dtype, "cpu"), load_subject("revdeq"), get_problem(name))
 
 
-@pytest.mark.parametrize("name", problem_names("full"))
+FULL = PROFILES["full"]
+OUTSIDE = [(name, beta) for name in FULL.problems for beta in get_problem(name).scope.outside]
+CORRELATED = [(name, *key) for name in FULL.problems for key in get_problem(name).scope.correlated]
+
+
+@pytest.mark.parametrize("name", FULL.problems)
 def test_problems_stay_finite_at_every_beta_that_is_measured(name: str) -> None:
-    assert [beta for beta in betas(name, "full") if not is_finite_throughout(name, beta)] == []
+    assert [beta for beta in FULL.betas(name) if not is_finite_throughout(name, beta)] == []
 
 
 def test_what_leaves_the_domain_is_left_out_and_said() -> None:
-    planned = {(task.problem, task.beta) for task in tasks("full", ("cpu",))}
-    said = {entry.what for entry in left_out("full")}
+    planned = {(task.problem, task.beta) for task in FULL.tasks(("cpu",)) if isinstance(task, ProblemTask)}
+    said = {entry.what for entry in FULL.left_out()}
     for name, beta in OUTSIDE:
         assert (name, beta) not in planned
         assert f"{name} at beta {beta:g}" in said
@@ -56,9 +62,9 @@ def test_riccati_states_leave_the_positive_definite_matrices() -> None:
 
 
 def test_cases_with_correlated_roundings_are_left_out_and_said() -> None:
-    said = {entry.what for entry in left_out("full")}
+    said = {entry.what for entry in FULL.left_out()}
     for name, dtype, steps in CORRELATED:
-        planned = {(case.dtype, case.num_steps) for case in cases(Task(name, 0.8, "cpu", "full"))}
+        planned = {(case.dtype, case.num_steps) for case in ProblemTask(name, 0.8, "cpu", LONG_CURVE_STEPS).cases()}
         assert (dtype, steps) not in planned
         assert (dtype, steps // 2) in planned
         assert f"{name} in {dtype} after {steps} steps" in said
@@ -90,13 +96,13 @@ def test_curve_of_a_diverging_iteration_ends_where_the_solver_refuses() -> None:
 
 
 def test_every_curve_of_a_diverging_problem_is_drawn() -> None:
-    task = Task("affine-imaginary", 1.9, "cpu", "quick")
     options: dict[Case, Trial] = {}
 
     def trial_of(case: Case) -> Trial:
         return options.setdefault(case, Trial(case, load_subject("revdeq"), get_problem(case.problem)))
 
-    found = [curve for curve in measure_curves(task, trial_of) if curve.name == "convergence"]
+    curves = measure_curves("affine-imaginary", 1.9, "cpu", (1, 2, 4), trial_of)
+    found = [curve for curve in curves if curve.name == "convergence"]
     assert len(found) == 4
     for curve in found:
         assert curve.predicted is None

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from verify.json_file import printable
 from verify.result import Curve, FaultRecord, Measurement, NotMeasured, Results, ResultsError
-from verify.result_file import from_json, read_results, to_json, write_results
+from verify.result_file import VERSION, from_json, read_results, to_json, write_results
 
 
 ENVIRONMENT = {
@@ -32,6 +33,7 @@ GOOD = Results(
     finished="2026-01-01T00:01:00+00:00",
     environment=ENVIRONMENT,
     subject="revdeq",
+    devices=("cpu",),
     complete=True,
     measurements=(Measurement(check="gradient", case="tanh", measured=math.nan, index=(0, 1)),),
     curves=(Curve(name="memory", problem="tanh", solver="reversible", x_name="N", y_name="bytes", x=(1.0,), y=(2.0,)),),
@@ -39,9 +41,9 @@ GOOD = Results(
     selftest=(FaultRecord(fault="honest", description="", killed_by=(), expected=False),),
 )
 
-text = st.text(max_size=8)
+text = st.text(max_size=8).map(printable)
 number = st.none() | st.floats()
-integer = st.none() | st.integers(-(2**70), 2**70)
+integer = st.none() | st.integers(-(2**63) + 1, 2**63 - 1)
 measurements = st.builds(
     Measurement,
     check=text,
@@ -125,9 +127,31 @@ def test_truncated_file_is_refused(tmp_path, kept):
         read_results(path)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"subject": "another"},
+        {"complete": False},
+        {"measurements": []},
+        {"not_measured": []},
+        {"digest": "0" * 64},
+        {"digest": None},
+        {"environment": ENVIRONMENT | {"seed": 1}},
+    ],
+)
+def test_what_was_changed_after_it_was_written_is_refused(edit):
+    with pytest.raises(ResultsError, match="changed after a run wrote it"):
+        from_json(to_json(GOOD) | edit)
+
+
+def test_the_digest_does_not_depend_on_the_order_of_keys():
+    whole = to_json(GOOD)
+    assert from_json(dict(reversed(whole.items()))) == from_json(whole)
+
+
+@pytest.mark.parametrize("version", [0, VERSION - 1, VERSION + 1, str(VERSION), None])
 def test_unknown_version_is_refused(version):
-    with pytest.raises(ResultsError, match="reads version 1"):
+    with pytest.raises(ResultsError, match=f"reads version {VERSION}"):
         from_json(to_json(GOOD) | {"version": version})
 
 

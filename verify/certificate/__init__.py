@@ -8,6 +8,7 @@ from verify.certificate.certificate import (
     read_certificate as read_certificate,
 )
 from verify.certificate.certify import certify as certify, certify_source as certify_source
-from verify.certificate.recheck import Failed as Failed, recheck as recheck
+from verify.certificate.kernel.check import recheck as recheck
+from verify.certificate.kernel.numbers import Failed as Failed
 from verify.certificate.settings import Settings as Settings
 from verify.certificate.source import Source as Source, SourceError as SourceError, source_from as source_from

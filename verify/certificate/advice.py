@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from revdeq.rates import balanced_beta, error_growth, spectral_rate
-from verify.certificate.certificate import LeafBits
+from verify.certificate.certificate import Certificate
 
 
 def rate_of(eigenvalues: NDArray[np.complex128], beta: float) -> float:
@@ -26,40 +26,30 @@ def better_beta(eigenvalues: NDArray[np.complex128], num_steps: int) -> float:
     return min(max(beta, 1 / 64), 127 / 64) if beta != 1.0 else 63 / 64
 
 
-def advise(
-    eigenvalues: NDArray[np.complex128] | None,
-    beta: float,
-    num_steps: int,
-    rows: tuple[LeafBits, ...],
-    casts: tuple[str, ...],
-) -> tuple[str, ...]:
-    """Sentences, the most useful first; none where nothing is known to help.
-
-    Args:
-        eigenvalues: of df/dz at the fixed point, or None where none was found.
-        beta: relaxation parameter of the run.
-        num_steps: N of the run.
-        rows: bits right of the torch results.
-        casts: casts between floating dtypes inside f.
-    """
+def advise(certificate: Certificate) -> list[str]:
+    """Sentences, the most useful first; none where nothing is known to help."""
+    beta, num_steps = certificate.beta, certificate.num_steps
+    eigenvalues = np.array([complex(*pair) for pair in certificate.said["eigenvalues"]], dtype=np.complex128)
     sentences: list[str] = []
-    if eigenvalues is not None and eigenvalues.size:
+    if eigenvalues.size:
         if not np.max(np.abs(eigenvalues.real)) < 1:
             sentences.append(_about_averaging(eigenvalues))
         else:
             sentences += _about_beta(eigenvalues, beta, num_steps)
+    rows = certificate.bits_right
     narrow = [row for row in rows if row.adjoint == "reversible" and row.bits < row.stored - 8 and row.stored < 53]
     if narrow:
         worst = min(narrow, key=lambda row: row.bits - row.stored)
         sentences.append(
-            f"in {worst.dtype} the gradient of {worst.leaf} has {worst.bits:.1f} of {worst.stored} bits; run f, or the "
-            "sensitive part of it, in a wider dtype"
+            f"in {worst.dtype} the gradient of {worst.leaf} has {max(0.0, worst.bits):.1f} of {worst.stored} bits; run "
+            "f, or the sensitive part of it, in a wider dtype"
         )
+    casts: list[str] = certificate.said["casts"]
     if casts:
         sentences.append(
             f"f casts between floating dtypes ({casts[0]}); every such cast rounds, and is not differentiated"
         )
-    return tuple(sentences)
+    return sentences
 
 
 def _about_averaging(eigenvalues: NDArray[np.complex128]) -> str:

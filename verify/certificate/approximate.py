@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from verify.reference.arithmetic import Arithmetic
+from verify.certificate.kernel.fixed_points import jacobian
+from verify.certificate.linear_algebra import float_matrix
+from verify.certificate.state_map import StateMap
+from verify.reference.arithmetic import Arithmetic, Undecided
 from verify.reference.arithmetic.extended import Extended
+from verify.reference.arithmetic.precision import flint_precision
 from verify.reference.graph import Program, Traced
 
 
@@ -19,7 +21,7 @@ CLOSE = 2.0**-40
 
 
 class FloatMap:
-    """f and its VJP in longdouble, on the state as one flat vector of float64."""
+    """f in longdouble, on the state as one flat vector of float64; NaN where a rule cannot go on."""
 
     def __init__(self, traced: Traced) -> None:
         ops: Arithmetic = Extended()
@@ -28,36 +30,26 @@ class FloatMap:
         self._ops = ops
         self._names = traced.state
         self._shapes = [arrays[name].shape for name in traced.state]
-        self._cotangents = [name.replace("z0", "cotangent", 1) for name in traced.state]
         self._forward = Program(traced.forward, ops, fixed)
-        self._pullback = Program(traced.vjp.restricted(traced.state), ops, fixed)
         self.start: NDArray[np.float64] = np.concatenate([arrays[name].ravel() for name in traced.state])
-
-    def _split(self, z: NDArray[np.float64], names: Any) -> dict[str, Any]:
-        sizes = np.cumsum([int(np.prod(shape)) for shape in self._shapes])[:-1]
-        parts = np.split(z, sizes)
-        return {name: part.reshape(shape) for name, part, shape in zip(names, parts, self._shapes, strict=True)}
-
-    def _join(self, leaves: dict[str, Any]) -> NDArray[np.float64]:
-        return np.concatenate([self._ops.to_float64(leaves[name]).ravel() for name in self._names])
 
     def value(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """f(z)."""
-        return self._join(self._forward(self._split(z, self._names)))
+        sizes = np.cumsum([int(np.prod(shape)) for shape in self._shapes])[:-1]
+        parts = zip(self._names, np.split(z, sizes), self._shapes, strict=True)
+        try:
+            leaves = self._forward({name: part.reshape(shape) for name, part, shape in parts})
+        except Undecided:
+            return np.full(z.shape, np.nan)
+        return np.concatenate([self._ops.to_float64(leaves[name]).ravel() for name in self._names])
 
-    def jacobian(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        """df/dz, one VJP for each row."""
-        pullback = self._pullback.at(self._split(z, self._names))
-        rows = [pullback(self._split(row, self._cotangents)) for row in np.eye(z.size)]
-        return np.stack([self._join(row) for row in rows]) if rows else np.zeros((0, 0))
 
-
-def approximate_fixed_point(function: FloatMap, newton: bool) -> NDArray[np.float64] | None:
+def approximate_fixed_point(function: FloatMap, slopes: StateMap | None) -> NDArray[np.float64] | None:
     """A state with |f(z) - z| near rounding level, by averaged Picard iteration and then Newton's method, or None.
 
     Args:
         function: the map.
-        newton: whether n VJPs for a Jacobian are affordable.
+        slopes: the map in balls, for the Jacobian of Newton's method; None if n pullbacks are not affordable.
     """
     for weight in (1.0, 0.5, 0.1):
         z = function.start
@@ -68,14 +60,14 @@ def approximate_fixed_point(function: FloatMap, newton: bool) -> NDArray[np.floa
             if _is_close(image, z):
                 return z
             z = z + weight * (image - z)
-    return _newton(function) if newton else None
+    return _newton(function, slopes) if slopes is not None else None
 
 
 def _is_close(image: NDArray[np.float64], z: NDArray[np.float64]) -> bool:
     return bool(np.max(np.abs(image - z), initial=0.0) <= CLOSE * max(1.0, np.max(np.abs(z), initial=0.0)))
 
 
-def _newton(function: FloatMap) -> NDArray[np.float64] | None:
+def _newton(function: FloatMap, slopes: StateMap) -> NDArray[np.float64] | None:
     z = function.start
     for _ in range(NEWTON_STEPS):
         image = function.value(z)
@@ -83,8 +75,19 @@ def _newton(function: FloatMap) -> NDArray[np.float64] | None:
             return None
         if _is_close(image, z):
             return z
-        system = np.eye(z.size) - function.jacobian(z)
-        if not np.all(np.isfinite(system)) or np.linalg.matrix_rank(system) < z.size:
+        system = _system(slopes, z)
+        if system is None or not np.all(np.isfinite(system)) or np.linalg.matrix_rank(system) < z.size:
             return None
         z = z + np.linalg.solve(system, image - z)
     return None
+
+
+def _system(slopes: StateMap, z: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """I - df/dz."""
+    try:
+        run = slopes.run("f", slopes.point(z))
+    except Undecided:
+        return None
+    with flint_precision(slopes.bits):
+        (block,) = jacobian(lambda c: slopes.machine.reverse(run, c), slopes.size, 1)
+    return np.eye(z.size) - float_matrix(block)

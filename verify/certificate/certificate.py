@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flint import arb
+
 from verify.certificate.answers import Answer, Finding
-
-
-SCHEMA = "revdeq-certificate"
-VERSION = 1
+from verify.certificate.kernel.check import SCHEMA, VERSION, sealed
+from verify.certificate.kernel.numbers import number
 
 
 class CertificateError(ValueError):
@@ -30,7 +30,7 @@ class LeafBits:
         adjoint: "reversible" or "implicit".
         target: "n-step" or "fixed-point": what it was compared with.
         leaf: "z1" or the leaf of the gradient.
-        bits: right, of the leaf's greatest component; rigorous.
+        bits: right, of the leaf's greatest component (of all leaves', if the leaf vanishes beside them); rigorous.
         stored: bits that the dtype stores.
         index: of the worst component.
         got: what torch returned there.
@@ -51,78 +51,142 @@ class LeafBits:
     worst: bool
 
 
-@dataclass(frozen=True)
 class Certificate:
     """Everything that `certify` found.
 
+    Args:
+        said: what the file holds, but for its schema and seal.
+
     Attributes:
-        source: "module:factory" or the name of what was given.
-        replay: the command that makes it again.
-        scope: "whole", "the first k of B samples" or "one direction".
-        beta: relaxation parameter.
-        num_steps: N.
-        digits: decimal digits that every enclosure has at least.
-        bits: working precision at which it succeeded or gave up.
-        state: leaf name -> shape.
-        leaves: leaf name -> shape, of the gradient.
-        operations: the operations of f, by name, with counts.
-        casts: casts between floating dtypes in f, which were dropped on purpose.
-        ties: comparisons decided between equal exact numbers: f was evaluated exactly on a kink there, and torch's
-            one-sided convention was followed.
-        findings: the claims and their answers.
-        contraction: {"constant", "radius", "lower", "upper", "spectral_radius", "eigenvalues"} or None.
-        values: claims' enclosures as decimal strings, for the page: {"z_star": ..., "implicit": ..., "n_step": ...}.
-        confirmations: derivatives by differences beside those certified.
-        bits_right: one row for each leaf of each torch result.
-        not_run: results that could not be had, {"what", "why"}.
-        advice: what to change to do better, sentences.
-        seconds: stage -> seconds, information only.
-        environment: versions of what made it.
-        graph: the recorded graph of f, plain JSON.
-        proofs: what `recheck.py` proves again.
+        said: the same. What people read ("answer", "findings", "bits_right") follows from the rest by the kernel's
+            `conclusions`; "source", "replay", "operations", "casts", "cuts", "advice", "not_run", "seconds" and
+            "environment" are for information.
     """
 
-    source: str
-    replay: str
-    scope: str
-    beta: float
-    num_steps: int
-    digits: int
-    bits: int
-    state: dict[str, list[int]]
-    leaves: dict[str, list[int]]
-    operations: dict[str, int]
-    casts: tuple[str, ...]
-    ties: int
-    findings: tuple[Finding, ...]
-    contraction: dict[str, Any] | None
-    values: dict[str, Any]
-    confirmations: tuple[dict[str, Any], ...]
-    bits_right: tuple[LeafBits, ...]
-    not_run: tuple[dict[str, str], ...]
-    advice: tuple[str, ...]
-    seconds: dict[str, float]
-    environment: dict[str, str]
-    graph: dict[str, Any] = field(repr=False)
-    proofs: tuple[dict[str, Any], ...] = field(repr=False)
+    def __init__(self, said: dict[str, Any]) -> None:
+        self.said = said
+
+    @property
+    def source(self) -> str:
+        """Module:factory, or the name of what was given."""
+        return self.said["source"]
+
+    @property
+    def scope(self) -> str:
+        """Whole, "the first k of B samples" or "one direction: ..."."""
+        return self.said["scope"]
+
+    @property
+    def beta(self) -> float:
+        """The relaxation parameter."""
+        return self.said["beta"]
+
+    @property
+    def num_steps(self) -> int:
+        """N."""
+        return self.said["num_steps"]
+
+    @property
+    def digits(self) -> int:
+        """Decimal digits that every enclosure has at least."""
+        return self.said["digits"]
+
+    @property
+    def bits(self) -> int:
+        """Working precision at which it succeeded or gave up."""
+        return self.said["bits"]
+
+    @property
+    def state(self) -> dict[str, list[int]]:
+        """Shape of every leaf of the state."""
+        return self.said["state"]
+
+    @property
+    def proofs(self) -> list[dict[str, Any]]:
+        """What the re-checker proves again."""
+        return self.said["proofs"]
+
+    @property
+    def not_run(self) -> list[dict[str, str]]:
+        """Results that could not be had, {"what", "why"}."""
+        return self.said["not_run"]
+
+    @property
+    def advice(self) -> list[str]:
+        """What to change to do better."""
+        return self.said["advice"]
 
     @property
     def answer(self) -> Answer:
-        """Refuted if a finding is, else undecided if one is, else certified; undecided where there is none."""
-        answers = {finding.answer for finding in self.findings}
-        for answer in (Answer.REFUTED, Answer.UNDECIDED):
-            if answer in answers:
-                return answer
-        return Answer.CERTIFIED if answers else Answer.UNDECIDED
+        """Refuted if a finding is, else undecided if one is, else certified."""
+        return Answer(self.said["answer"])
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The claims and their answers."""
+        return tuple(
+            Finding(entry["claim"], Answer(entry["answer"]), entry["sentence"]) for entry in self.said["findings"]
+        )
+
+    @property
+    def bits_right(self) -> tuple[LeafBits, ...]:
+        """One row for each leaf of each torch result."""
+        return tuple(
+            LeafBits(
+                dtype=row["dtype"],
+                device=row["device"],
+                adjoint=row["adjoint"],
+                target=row["target"],
+                leaf=row["leaf"],
+                bits=float(row["bits"]),
+                stored=row["stored"],
+                index=tuple(row["index"]),
+                got=float(row["got"]),
+                expected=row["expected"],
+                worst=row["worst"],
+            )
+            for row in self.said["bits_right"]
+        )
+
+    def _main(self, kind: str) -> dict[str, Any] | None:
+        return next((proof for proof in self.proofs if kind in proof and proof["problem"] == 0), None)
+
+    @property
+    def contraction(self) -> dict[str, Any] | None:
+        """{"constant", "radius", "lower", "upper", "spectral_radius", "eigenvalues"}, or None without a fixed point.
+
+        The constant is that of the neighbourhood where there is one, else that at the fixed point, with radius 0.
+        """
+        proof = self._main("norm")
+        if proof is None:
+            return None
+        norm = proof["norm"]
+        near = proof.get("contraction", {"constant": norm["upper"], "radius": "0:0"})
+        return {
+            "constant": float(arb(near["constant"]).upper()),
+            "radius": float(number(near["radius"])),
+            "lower": float(arb(norm["lower"]).lower()),
+            "upper": float(arb(norm["upper"]).upper()),
+            "spectral_radius": float(arb(norm["spectral_radius"]).upper()),
+            "eigenvalues": self.said["eigenvalues"],
+        }
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The claimed enclosures as decimal strings: "z_star", "implicit", "z_n", "n_step"."""
+        found: dict[str, Any] = {}
+        for kind, state, gradient in (("fixed_point", "z_star", "implicit"), ("n_step", "z_n", "n_step")):
+            proof = self._main(kind)
+            if proof is not None:
+                found[state] = proof["solution" if kind == "fixed_point" else "z"]
+                if "gradient" in proof:
+                    found[gradient] = proof["gradient"]
+        return found
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; floats that JSON cannot hold are the strings "inf", "-inf" and "nan"."""
-        fields = asdict(self)
-        fields["findings"] = [
-            {"claim": finding.claim, "answer": finding.answer.value, "sentence": finding.sentence}
-            for finding in self.findings
-        ]
-        return {"schema": SCHEMA, "version": VERSION, "answer": self.answer.value, **_plain(fields)}
+        """Plain JSON values, sealed; floats that JSON cannot hold are the strings "inf", "-inf" and "nan"."""
+        plain = {"schema": SCHEMA, "version": VERSION, **_plain(self.said)}
+        return {**plain, "seal": sealed(plain)}
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all.

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from verify.certificate.advice import advise
-from verify.certificate.answers import Finding
 from verify.certificate.certificate import Certificate
-from verify.certificate.comparison import TorchComparison
-from verify.certificate.confirmation import Confirmation, Loss, confirm, fixed_point_loss, n_step_loss
+from verify.certificate.comparison import TorchComparison, Truth
 from verify.certificate.direction import certify_direction
 from verify.certificate.graph_json import count_operations, graph_to_json
-from verify.certificate.posed import cotangents_of, joined, scope_of
-from verify.certificate.proof import absence_proof, fixed_point_proof, gradient_texts, n_step_proof, texts
+from verify.certificate.kernel.conclusions import conclusions
+from verify.certificate.kernel.problem import Problem, Proved
+from verify.certificate.posed import cotangents_of, head_json, scope_of
+from verify.certificate.proof import problem_json, proof_of
+from verify.certificate.recorder import Recorder
 from verify.certificate.settings import Settings
 from verify.certificate.source import Source, source_from
-from verify.certificate.stages import FixedPointStage, StepsStage, fixed_point_stage, n_step_stage
-from verify.reference.arithmetic import Array
-from verify.reference.graph import Traced, check_covered, trace
+from verify.certificate.stages import Part, Task, fixed_point_part, n_step_part
+from verify.reference.graph import Traced, UnsupportedOperationError, check_covered, trace
 
 
 def certify(
@@ -68,14 +67,14 @@ def certify_source(source: Source, settings: Settings) -> Certificate:
 
 
 class _Run:
-    """One certificate in the making: what has been found so far."""
+    """One certificate in the making."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._seconds: dict[str, float] = {}
-        self._findings: list[Finding] = []
-        self._confirmations: list[dict[str, Any]] = []
-        self._torch = TorchComparison(settings, self._timed)
+        self._said: dict[str, Any] = {}
+        self._recorders: list[tuple[Traced, Recorder, str]] = []
+        self._problems: list[dict[str, Any]] = []
 
     def _timed(self, stage: str, function: Callable[[], Any]) -> Any:
         self._settings.progress(stage)
@@ -90,167 +89,103 @@ class _Run:
         source, scope = scope_of(whole, self._settings)
         traced: Traced = self._timed("recording the function", lambda: trace(source.function, source.z0, source.args))
         check_covered(traced.forward)
-        check_covered(traced.vjp)
         cotangents = cotangents_of(traced, settings)
-        flat = (joined(traced, cotangents[0]), joined(traced, cotangents[1]))
-        size = sum(int(np.prod(traced.values[name].shape)) for name in traced.state)
-        if size > settings.max_components:
-            return self._direction_only(source, traced, cotangents, flat, size)
-        fixed: FixedPointStage = self._timed(
-            "proving the fixed point",
-            lambda: fixed_point_stage(traced, settings, flat[0] + flat[1], with_contraction=True),
-        )
-        near = fixed.contraction
-        constant = float(near.constant) if near is not None and near.constant.is_finite() else 1.0
-        steps: StepsStage = self._timed("enclosing the N steps", lambda: n_step_stage(traced, settings, flat, constant))
-        self._findings += [*fixed.findings, *steps.findings]
-        self._confirm(traced, fixed, steps, flat)
-        self._torch.run(source, traced, fixed, steps, cotangents, flat, constant)
-        proofs = self._timed("writing the proofs", lambda: self._proofs(traced, fixed, steps, flat))
-        rows = tuple(self._torch.rows)
-        eigenvalues = None if near is None else near.eigenvalues
-        return Certificate(
-            scope=scope,
-            bits=max(fixed.function.ops.bits, steps.function.ops.bits),
-            ties=fixed.function.ops.ties + steps.function.ops.ties,
-            contraction=_contraction_values(fixed),
-            values=_values(traced, fixed, steps, settings.digits),
-            advice=advise(eigenvalues, settings.beta, settings.num_steps, rows, traced.casts),
-            proofs=tuple(proofs),
-            **self._common(source, traced),
-        )
-
-    def _common(self, source: Source, traced: Traced) -> dict[str, Any]:
-        settings = self._settings
-        return {
+        self._said = {
             "source": source.name,
             "replay": f"revdeq certify {source.name} --beta {settings.beta!r} --steps {settings.num_steps} "
             f"--digits {settings.digits} --out DIR",
-            "beta": settings.beta,
-            "num_steps": settings.num_steps,
-            "digits": settings.digits,
-            "state": {name: list(traced.values[name].shape) for name in traced.state},
-            "leaves": {name: list(traced.values[name].shape) for name in traced.leaves},
+            **head_json(traced, settings, cotangents),
             "operations": count_operations(traced.forward),
-            "casts": traced.casts,
-            "findings": tuple(self._findings),
-            "confirmations": tuple(self._confirmations),
-            "bits_right": tuple(self._torch.rows),
-            "not_run": tuple(self._torch.not_run),
-            "seconds": self._seconds,
+            "casts": list(traced.casts),
+            "cuts": list(traced.cuts),
             "environment": _environment(),
             "graph": graph_to_json(traced.forward),
         }
+        task = self._task(traced, "")
+        size = sum(int(np.prod(traced.values[name].shape)) for name in traced.state)
+        if size > settings.max_components:
+            return self._direction_only(source, task, cotangents, size)
+        return self._whole(source, scope, task, cotangents)
 
-    def _confirm(
-        self,
-        traced: Traced,
-        fixed: FixedPointStage,
-        steps: StepsStage,
-        flat: tuple[NDArray[np.float64], NDArray[np.float64]],
-    ) -> None:
+    def _task(self, traced: Traced, stored_as: str) -> Task:
+        """The task of proving a problem; functions with the same graph share a program."""
+        place = next((n for n, entry in enumerate(self._recorders) if entry[0].forward is traced.forward), None)
+        if place is None:
+            place = len(self._recorders)
+            self._recorders.append((traced, Recorder(traced), _uncovered(traced)))
+        _, recorder, uncovered = self._recorders[place]
+        self._problems.append(problem_json(traced, stored_as, place))
+        return Task(traced, recorder, Problem(self._said, self._problems[-1]), uncovered)
+
+    def _whole(self, source: Source, scope: str, task: Task, cotangents: Any) -> Certificate:
         settings = self._settings
-
-        def one(loss: Loss, gradient: Mapping[str, Array], claim: str, ties: int) -> None:
-            found: Confirmation = self._timed(
-                "confirming by differences",
-                lambda: confirm(traced, loss, gradient, settings.confirmation_digits, claim, ties, settings.progress),
-            )
-            self._findings.append(found.finding)
-            self._confirmations.append(
-                {
-                    "claim": claim,
-                    "by_differences": found.difference,
-                    "certified": found.gradient,
-                    "digits": found.digits,
-                    "error_estimate": found.error_estimate,
-                }
-            )
-
-        if fixed.enclosure is not None and fixed.gradient:
-            loss = fixed_point_loss(traced, fixed.enclosure, flat[0] + flat[1])
-            one(loss, fixed.gradient, "implicit gradient", fixed.function.ops.ties)
-        if steps.steps is not None:
-            loss = n_step_loss(traced, settings.beta, settings.num_steps, *flat)
-            one(loss, steps.steps.gradient, "N-step gradient", steps.function.ops.ties)
-
-    def _proofs(
-        self,
-        traced: Traced,
-        fixed: FixedPointStage,
-        steps: StepsStage,
-        flat: tuple[NDArray[np.float64], NDArray[np.float64]],
-    ) -> list[dict[str, Any]]:
-        settings = self._settings
+        fixed: Part = self._timed("proving the fixed point", lambda: fixed_point_part(task, settings))
+        near = fixed.contraction
+        constant = float(near.constant) if near is not None and near.constant.is_finite() else 1.0
+        steps: Part = self._timed("enclosing the N steps", lambda: n_step_part(task, settings, constant))
+        runs = TorchComparison(settings, self._timed, self._task, Truth("", task, fixed, steps))
+        runs.run(source, cotangents, constant)
         proofs: list[dict[str, Any]] = []
-        if fixed.absence is not None:
-            proofs.append(absence_proof(traced, fixed.absence, fixed.function.start, fixed.function.ops.bits))
-        digits = settings.digits
-        for stored_as, problem, of_point, of_steps in (("", traced, fixed, steps), *self._torch.truths):
-            named = {"stored_as": stored_as} if stored_as else {}
-            if of_point.enclosure is not None and of_point.function.traced is problem:
-                total, near = flat[0] + flat[1], of_point.contraction
-                proof = fixed_point_proof(problem, of_point.enclosure, near, total, of_point.gradient, digits)
-                proofs.append({**named, **proof})
-            if of_steps.steps is not None:
-                start, bits = of_steps.function.start, of_steps.function.ops.bits
-                proof = n_step_proof(problem, bits, settings.beta, start, flat, of_steps.steps, digits)
-                proofs.append({**named, **proof})
-        return proofs
+        proved: list[Proved] = []
+        places: dict[tuple[int, str], int] = {}
+        for number, truth in enumerate(runs.truths):
+            for kind, part in (("fixed_point", truth.fixed), ("n_step", truth.steps)):
+                proof = proof_of(part, number, truth.task.problem.digits, main=number == 0)
+                if proof is not None and part.proved is not None:
+                    places[number, kind] = len(proofs)
+                    proofs.append(proof)
+                    proved.append(part.proved)
+        measured = [
+            {**{key: value for key, value in run.items() if key not in ("truth", "kind")}}
+            | {"proof": places[run["truth"], run["kind"]]}
+            for run in runs.measured
+        ]
+        return self._concluded(
+            proved,
+            scope=scope,
+            bits=max(fixed.function.bits, steps.function.bits),
+            proofs=proofs,
+            measured=measured,
+            given_up={**fixed.given_up, **steps.given_up},
+            not_run=runs.not_run,
+            eigenvalues=[] if near is None else [[value.real, value.imag] for value in near.eigenvalues.tolist()],
+        )
 
-    def _direction_only(
-        self,
-        source: Source,
-        traced: Traced,
-        cotangents: tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]],
-        flat: tuple[NDArray[np.float64], NDArray[np.float64]],
-        size: int,
-    ) -> Certificate:
+    def _direction_only(self, source: Source, task: Task, cotangents: Any, size: int) -> Certificate:
         """The state is too large for a whole certificate: one directional derivative of the N-step map."""
         settings = self._settings
         found = self._timed(
-            "differentiating along one direction",
-            lambda: certify_direction(source, traced, settings, cotangents, flat),
+            "differentiating along one direction", lambda: certify_direction(source, task, settings, cotangents)
         )
-        self._findings += found.findings
-        self._confirmations += [] if found.row is None else [found.row]
-        self._torch.not_run += found.not_run
-        return Certificate(
+        return self._concluded(
+            found.proved,
             scope=f"one direction: the state has {size} components, above max_components = {settings.max_components}",
             bits=found.bits,
-            ties=found.ties,
-            contraction=None,
-            values={},
-            advice=(),
             proofs=found.proofs,
-            **self._common(source, traced),
+            measured=[],
+            given_up=found.given_up,
+            not_run=found.not_run,
+            eigenvalues=[],
         )
 
-
-def _contraction_values(fixed: FixedPointStage) -> dict[str, Any] | None:
-    near = fixed.contraction
-    if near is None:
-        return None
-    return {
-        "constant": float(near.constant.upper()),
-        "radius": near.radius,
-        "lower": float(near.at_fixed_point[0]),
-        "upper": float(near.at_fixed_point[1]),
-        "spectral_radius": float(near.spectral_radius),
-        "eigenvalues": [[value.real, value.imag] for value in near.eigenvalues.tolist()],
-    }
+    def _concluded(self, proved: list[Proved], **parts: Any) -> Certificate:
+        said = {**self._said, **parts, "problems": self._problems}
+        said["programs"] = [recorder.program() for _, recorder, _ in self._recorders]
+        said |= conclusions(said, proved)
+        said["seconds"] = self._seconds
+        said["advice"] = advise(Certificate(said))
+        return Certificate(said)
 
 
-def _values(traced: Traced, fixed: FixedPointStage, steps: StepsStage, digits: int) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    if fixed.enclosure is not None:
-        values["z_star"] = texts(fixed.enclosure.solution, digits)
-    if fixed.gradient is not None:
-        values["implicit"] = gradient_texts(fixed.gradient, traced.state, digits)
-    if steps.steps is not None:
-        values["z_n"] = texts(steps.steps.z, digits)
-        values["n_step"] = gradient_texts(steps.steps.gradient, traced.state, digits)
-    return values
+def _uncovered(traced: Traced) -> str:
+    """Why torch's backward cannot be compared, or ""."""
+    if traced.backward is None:
+        return traced.no_backward
+    try:
+        check_covered(traced.vjp)
+    except UnsupportedOperationError as error:
+        return f"torch's backward cannot be compared with f's derivative: {error}"
+    return ""
 
 
 def _environment() -> dict[str, str]:

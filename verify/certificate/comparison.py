@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from verify.certificate.bits import BitsRight, all_bits_right, bits_right, worst_of
-from verify.certificate.certificate import LeafBits
+from verify.certificate.kernel.numbers import packed
+from verify.certificate.kernel.problem import Proved
+from verify.certificate.proof import known_gradient
 from verify.certificate.settings import Settings
 from verify.certificate.source import Source
-from verify.certificate.stages import FixedPointStage, StepsStage, fixed_point_stage, n_step_stage
+from verify.certificate.stages import Part, Task, fixed_point_part, n_step_part
 from verify.certificate.stored import as_stored_in
-from verify.certificate.torch_run import AdjointName, TorchRunError, dtype_name, run_in_torch
-from verify.reference.arithmetic import Array
+from verify.certificate.torch_run import AdjointName, TorchRun, TorchRunError, dtype_name, run_in_torch
 from verify.reference.graph import Traced
 
 
@@ -27,71 +27,81 @@ Timed = Callable[[str, Callable[[], Any]], Any]
 STORED_BITS = {torch.float64: 53, torch.float32: 24, torch.bfloat16: 8, torch.float16: 11}
 
 
+@dataclass
+class Truth:
+    """A problem, and what was proved of it.
+
+    Attributes:
+        stored_as: the dtype that stores it so, "" for the problem as it was given.
+        task: the problem.
+        fixed: the fixed point and the implicit gradient.
+        steps: the N steps and their gradient.
+    """
+
+    stored_as: str
+    task: Task
+    fixed: Part
+    steps: Part
+
+
 class TorchComparison:
-    """Runs torch and counts the bits it gets right.
+    """Runs torch, and proves what each run is held to.
 
     Args:
         settings: dtypes, devices, beta and N.
         timed: runs a stage under its name.
+        make_task: a task from the function at a problem's values.
+        main: the problem as it was given.
 
     Attributes:
-        rows: one for each leaf of each result.
+        measured: what torch returned, {"dtype", "device", "adjoint", "stored", "truth", "kind", "z", "gradient"}.
         not_run: what could not be had, and why.
-        truths: what was proved of each problem that a dtype stores otherwise than the recorded one: its name, the
-            function at those values, the fixed point's part, the steps' part.
+        truths: the problems, the given one first.
     """
 
-    def __init__(self, settings: Settings, timed: Timed) -> None:
-        self._settings = settings
-        self._timed = timed
-        self.rows: list[LeafBits] = []
+    def __init__(self, settings: Settings, timed: Timed, make_task: Callable[[Traced, str], Task], main: Truth) -> None:
+        self._settings, self._timed, self._make_task = settings, timed, make_task
+        self.measured: list[dict[str, Any]] = []
         self.not_run: list[dict[str, str]] = []
-        self.truths: list[tuple[str, Traced, FixedPointStage, StepsStage]] = []
+        self.truths = [main]
 
     def run(
         self,
         source: Source,
-        traced: Traced,
-        fixed: FixedPointStage,
-        steps: StepsStage,
         cotangents: tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]],
-        flat: tuple[NDArray[np.float64], NDArray[np.float64]],
         constant: float,
     ) -> None:
         """Compare every dtype on every device.
 
         Args:
             source: the problem as the user has it.
-            traced: the same, recorded.
-            fixed: truth of the implicit gradient at the stored values.
-            steps: truth of the N-step gradient, likewise.
             cotangents: dL/dz_N and dL/dy_N by state leaf.
-            flat: the same, flat.
             constant: contraction constant, for the starting precision of another dtype's truth.
         """
-        settings = self._settings
+        main = self.truths[0]
+        traced = main.task.traced
         for dtype in self._runs(traced):
-            stored = as_stored_in(source, traced, dtype)
-            name = dtype_name(dtype)
-            if stored is traced:
-                truths = fixed, steps
-            else:
+            stored, name = as_stored_in(source, traced, dtype), dtype_name(dtype)
+            number = 0
+            if stored is not traced:
                 # The dtype rounds the inputs, so its run poses another problem, which gets its own truth.
-                truths = self._timed(
-                    f"enclosing the problem as {name} stores it",
-                    lambda stored=stored: (
-                        fixed
-                        if fixed.enclosure is None
-                        else fixed_point_stage(stored, _looser(settings), flat[0] + flat[1], with_contraction=False),
-                        n_step_stage(stored, _looser(settings), flat, constant),
-                    ),
-                )
-                self.truths.append((name, stored, *truths))
-            for device in settings.devices:
+                work = f"enclosing the problem as {name} stores it"
+                self.truths.append(self._timed(work, lambda s=stored, n=name: self._truth(s, n, main, constant)))
+                number = len(self.truths) - 1
+            for device in self._settings.devices:
                 if device != "cpu" and not _is_there(device):
                     self.not_run.append({"what": f"{name} on {device}", "why": "there is no such device here"})
                     continue
-                self._compare(source, stored, dtype, device, truths, cotangents)
+                self._compare(source, dtype, device, number, cotangents)
+
+    def _truth(self, stored: Traced, name: str, main: Truth, constant: float) -> Truth:
+        task = self._make_task(stored, name)
+        # No more digits are needed than float64 shows, with 2^-10 to spare.
+        settings = replace(self._settings, digits=task.problem.digits)
+        foreign = any(part.proved is not None and part.proved.torch is not None for part in (main.fixed, main.steps))
+        fixed = main.fixed.enclosure and fixed_point_part(task, settings, main=False, with_torch=foreign)
+        steps = n_step_part(task, settings, constant, with_torch=foreign)
+        return Truth(name, task, fixed or Part(steps.function), steps)
 
     def _runs(self, traced: Traced) -> tuple[torch.dtype | None, ...]:
         """The dtypes asked for; and None, everything as given, where the user's own tensors are of several."""
@@ -101,72 +111,69 @@ class TorchComparison:
     def _compare(
         self,
         source: Source,
-        traced: Traced,
         dtype: torch.dtype | None,
         device: str,
-        truths: tuple[FixedPointStage, StepsStage],
+        number: int,
         cotangents: tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]],
     ) -> None:
-        settings = self._settings
-        fixed, steps = truths
-        adjoints: list[tuple[AdjointName, str, Mapping[str, Array] | None, Array | None]] = [
-            ("reversible", "n-step", steps.steps and steps.steps.gradient, steps.steps and steps.steps.z),
-            ("implicit", "fixed-point", fixed.gradient, fixed.enclosure and fixed.enclosure.solution),
+        truth, name = self.truths[number], dtype_name(dtype)
+        traced = truth.task.traced
+        adjoints: list[tuple[AdjointName, str, Part]] = [
+            ("reversible", "n_step", truth.steps),
+            ("implicit", "fixed_point", truth.fixed),
         ]
-        name = dtype_name(dtype)
-        kinds = _floating_dtypes(traced) if dtype is None else {dtype}
-        stored = min(STORED_BITS.get(kind, 0) for kind in kinds)
-        for adjoint, target, truth, state in adjoints:
-            if truth is None or state is None:
-                self.not_run.append({"what": f"{name} {adjoint} on {device}", "why": "its truth was not certified"})
+        for adjoint, kind, part in adjoints:
+            what = f"{name} {adjoint} on {device}"
+            if part.proved is None or part.proved.gradient is None:
+                self.not_run.append({"what": what, "why": "its truth was not certified"})
                 continue
-            if not truth:
-                self.not_run.append({"what": f"{name} {adjoint} on {device}", "why": "it has no leaf but the start"})
+            if not part.proved.truth:
+                self.not_run.append({"what": what, "why": _nothing_known(part.proved)})
                 continue
             try:
-                run = self._timed(
+                run: TorchRun = self._timed(
                     "running torch",
                     lambda adjoint=adjoint: run_in_torch(
-                        source, traced, dtype, device, settings.beta, settings.num_steps, cotangents, adjoint
+                        source,
+                        traced,
+                        dtype,
+                        device,
+                        self._settings.beta,
+                        self._settings.num_steps,
+                        cotangents,
+                        adjoint,
                     ),
                 )
             except TorchRunError as error:
-                self.not_run.append({"what": f"{name} {adjoint} on {device}", "why": str(error)})
+                self.not_run.append({"what": what, "why": str(error)})
                 continue
-            leaves = all_bits_right(run.gradient, truth)
-            worst = worst_of(leaves)
-            for leaf in (*_states_right(traced, run.z, state), *leaves):
-                self.rows.append(
-                    LeafBits(
-                        dtype=name,
-                        device=device,
-                        adjoint=adjoint,
-                        target=target,
-                        leaf=leaf.leaf,
-                        bits=leaf.bits,
-                        stored=stored,
-                        index=leaf.index,
-                        got=leaf.got,
-                        expected=leaf.expected,
-                        worst=leaf is worst,
-                    )
-                )
+            if part.proved.torch is None and part.proved.unknown:
+                left_out = ", ".join(part.proved.unknown)
+                self.not_run.append({"what": f"{what}, by {left_out}", "why": "its truth is not known there"})
+            self._keep(run, device, self._bits(traced, dtype), number, kind, part.proved)
+
+    def _bits(self, traced: Traced, dtype: torch.dtype | None) -> int:
+        kinds = _floating_dtypes(traced) if dtype is None else {dtype}
+        return min(STORED_BITS.get(kind, 0) for kind in kinds)
+
+    def _keep(self, run: TorchRun, device: str, stored: int, number: int, kind: str, proved: Proved) -> None:
+        wanted = known_gradient(proved, self.truths[number].task.problem.state)
+        self.measured.append(
+            {
+                "dtype": run.dtype,
+                "device": device,
+                "adjoint": run.adjoint,
+                "stored": stored,
+                "truth": number,
+                "kind": kind,
+                "z": packed(run.z.ravel().tolist()),
+                "gradient": {name: packed(run.gradient[name].ravel().tolist()) for name in wanted},
+            }
+        )
 
 
-def _states_right(traced: Traced, got: NDArray[np.float64], truth: Array) -> list[BitsRight]:
-    rows: list[BitsRight] = []
-    first = 0
-    for name in traced.state:
-        shape = tuple(traced.values[name].shape)
-        part = slice(first, first + int(np.prod(shape)))
-        rows.append(bits_right(name.replace("z0", "z1", 1), got[part].reshape(shape), truth[part].reshape(shape)))
-        first = part.stop
-    return rows
-
-
-def _looser(settings: Settings) -> Settings:
-    # The truth for a narrower dtype's own problem needs no more digits than float64 shows, with 2^-10 to spare.
-    return replace(settings, digits=min(settings.digits, 20))
+def _nothing_known(proved: Proved) -> str:
+    return "f stands on a kink there" if proved.unknown else "it has no leaf but the start"
 
 
 def _floating_dtypes(traced: Traced) -> set[torch.dtype]:

@@ -5,18 +5,61 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from flint import arb
+from flint import arb, arb_mat
 from numpy.typing import NDArray
 
-from verify.certificate.answers import Answer, Finding
-from verify.certificate.fixed_point import Enclosure
-from verify.certificate.linear_algebra import NormBound, euclidean_norm, matrix, spectral_radius_bound
-from verify.certificate.state_map import StateMap, all_finite, box
-from verify.reference.arithmetic import Array, Undecided
+from verify.certificate.fixed_point import Enclosure, jacobian_of
+from verify.certificate.kernel.fixed_points import norm_bound, spectral_bound, stretch, stretch_at
+from verify.certificate.kernel.numbers import Failed
+from verify.certificate.linear_algebra import exact_matrix, float_matrix, spectral_vectors
+from verify.certificate.state_map import StateMap, all_finite, box, first_clause
+from verify.reference.arithmetic import Undecided
+from verify.reference.arithmetic.precision import flint_precision
 
 
-RADII = (2.0**-7, 2.0**-20, 2.0**-33)
-"""Radii of the neighbourhood that are tried, largest first, in units of the greatest component of the fixed point."""
+NEIGHBOURHOOD = 2.0**-7
+"""Radius of the neighbourhood on which f is to contract, in units of the greatest component of the fixed point."""
+
+SMALLER = (2.0**-10, 2.0**-14, 2.0**-20, 2.0**-33)
+"""Radii that are tried where no bound below 1 is found on the whole neighbourhood."""
+
+PROBES = 4
+POWER_STEPS = 4
+"""Corners of the neighbourhood at which an expansion is looked for, and steps of the power method at each."""
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """A point of the neighbourhood at which f is no contraction.
+
+    Attributes:
+        tape: of f, that holds there.
+        point: float64, flat.
+        vector: v, float64, flat.
+        lower: ||K v|| / ||v|| is at least this.
+    """
+
+    tape: str
+    point: NDArray[np.float64]
+    vector: NDArray[np.float64]
+    lower: arb
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound of ||df/dz||_2 over a box round the fixed point.
+
+    Attributes:
+        tape: of f, that holds over the box.
+        radius: of the box.
+        constant: upper bound of ||df/dz||_2, for every sample.
+        vectors: approximate singular vectors with which it is proved, (left, right) as columns, for every sample.
+    """
+
+    tape: str
+    radius: float
+    constant: arb
+    vectors: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -24,92 +67,132 @@ class Contraction:
     """How strongly f contracts near the fixed point.
 
     Attributes:
-        finding: the answer and its sentence.
-        radius: of the box round the center on which `constant` holds; 0 where only the fixed point's enclosure does.
-        constant: upper bound of |f(z) - f(w)| / |z - w| on that box, for every sample.
-        at_fixed_point: rigorous bounds of ||df/dz||_2 at the fixed point, of the sample where it is greatest.
-        bounds: one bound for each sample, with the vectors that prove it.
+        near: the bound over the neighbourhood, if it is below 1, or None.
+        nearby: a bound over a smaller box where a comparison, which may be a jump, is not decided over the whole
+            neighbourhood, or where f expands somewhere in it, or None.
+        expansion: where f expands in the neighbourhood, or None.
+        otherwise: why there is no bound over the neighbourhood, a clause.
+        lower, upper: rigorous bounds of ||df/dz||_2 at the fixed point, of the sample where it is greatest.
+        vectors: with which they are proved, by samples.
+        eigenvectors: approximate eigenvectors of df/dz, by samples.
+        radius: of the neighbourhood.
         spectral_radius: upper bound of the greatest |eigenvalue| of df/dz at the fixed point.
         eigenvalues: float64 eigenvalues of df/dz at the fixed point, all samples (not rigorous).
     """
 
-    finding: Finding
+    near: Bound | None
+    nearby: Bound | None
+    expansion: Expansion | None
+    otherwise: str
     radius: float
-    constant: arb
-    at_fixed_point: tuple[arb, arb]
-    bounds: tuple[NormBound, ...]
+    lower: arb
+    upper: arb
+    vectors: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
+    eigenvectors: list[NDArray[np.complex128]]
     spectral_radius: arb
     eigenvalues: NDArray[np.complex128]
 
+    @property
+    def constant(self) -> arb:
+        """The bound over the neighbourhood, or at the fixed point alone."""
+        return self.upper if self.near is None else self.near.constant
+
 
 def contraction(function: StateMap, enclosure: Enclosure) -> Contraction:
-    """Bound df/dz at the fixed point and on a neighbourhood as large as the bound stays below 1.
+    """Bound df/dz at the fixed point and over a neighbourhood of it.
 
     Args:
         function: f in balls.
         enclosure: its fixed point.
     """
-    bits = enclosure.bits
-    blocks = [matrix(block) for block in enclosure.jacobian]
-    bounds = tuple(euclidean_norm(block, bits) for block in blocks)
-    lower, upper = _greatest([bound.lower for bound in bounds]), _greatest([bound.upper for bound in bounds])
-    spectral = _greatest([spectral_radius_bound(block, bits) for block in blocks])
-    values = [
-        np.linalg.eigvals(np.array([float(ball) for ball in block.ravel().tolist()]).reshape(block.shape))
-        for block in enclosure.jacobian
-    ]
-    eigenvalues = np.concatenate(values).astype(np.complex128) if values else np.zeros(0, dtype=np.complex128)
-    radius, constant, near = 0.0, upper, bounds
+    with flint_precision(function.bits):
+        vectors, upper = _bound(enclosure.blocks)
+        lower, spectral = arb(0), arb(0)
+        for block, (_, right) in zip(enclosure.blocks, vectors, strict=True):
+            lower = lower.max(stretch(block, [arb(x) for x in right[:, 0].tolist()]).lower())
+        pairs = [spectral_vectors(block) for block in enclosure.blocks]
+        for block, (_, x) in zip(enclosure.blocks, pairs, strict=True):
+            parts = x.real.ravel().tolist(), x.imag.ravel().tolist()
+            spectral = spectral.max(spectral_bound(block, *parts))
+    values = np.concatenate([pair[0] for pair in pairs]) if pairs else np.zeros(0, dtype=np.complex128)
+    size = max(1.0, max((abs(float(ball)) for ball in enclosure.center), default=0.0))
+    near, nearby, expansion, otherwise = None, None, None, "1 does not separate them"
     if upper < 1:
-        size = max(1.0, max((abs(float(ball)) for ball in enclosure.center.tolist()), default=0.0))
-        for share in RADII:
-            found = _over(function, enclosure, share * size)
-            if found is not None and _greatest([bound.upper for bound in found]) < 1:
-                radius, constant, near = share * size, _greatest([bound.upper for bound in found]), found
-                break
-    finding = _finding(lower, upper, constant, radius, spectral)
-    return Contraction(finding, radius, constant, (lower, upper), near, spectral, eigenvalues)
-
-
-def _greatest(values: list[arb]) -> arb:
-    result = arb(0)
-    for value in values:
-        result = result.max(value)
-    return result
-
-
-def _over(function: StateMap, enclosure: Enclosure, radius: float) -> tuple[NormBound, ...] | None:
-    try:
-        derivative: Array = function.jacobian(box(enclosure.center, arb(radius)), enclosure.samples)
-    except Undecided:
-        return None
-    if not all_finite(derivative):
-        return None
-    return tuple(euclidean_norm(matrix(block), enclosure.bits) for block in derivative)
-
-
-def _finding(lower: arb, upper: arb, constant: arb, radius: float, spectral: arb) -> Finding:
-    claim = "contraction"
-    if constant < 1:
-        where = f"within {radius:.1e} of it" if radius else "at the fixed point"
-        return Finding(
-            claim,
-            Answer.CERTIFIED,
-            f"f shortens distances to {float(constant):.6g} of theirs or less {where} (Euclidean norm)",
-        )
-    if lower >= 1:
-        tail = (
-            f"; all eigenvalues lie within {float(spectral):.6g}, so iterating converges from nearby all the same"
-            if spectral < 1
-            else "; an eigenvalue may lie outside the unit circle, so plain iteration need not converge"
-        )
-        return Finding(
-            claim,
-            Answer.REFUTED,
-            f"f is not a contraction at its fixed point: ||df/dz||_2 is at least {float(lower):.6g}{tail}",
-        )
-    return Finding(
-        claim,
-        Answer.UNDECIDED,
-        f"||df/dz||_2 at the fixed point lies in [{float(lower):.6g}, {float(upper):.6g}], which 1 does not separate",
+        near, decided, otherwise = _over(function, enclosure, NEIGHBOURHOOD * size)
+        if near is None:
+            expansion = _expansion(function, enclosure, NEIGHBOURHOOD * size, vectors) if decided else None
+            smaller = (_over(function, enclosure, share * size)[0] for share in SMALLER)
+            nearby = next(filter(None, smaller), None)
+            if decided and expansion is None:
+                near, nearby = nearby, None
+    eigenvectors = [pair[1] for pair in pairs]
+    radius = NEIGHBOURHOOD * size
+    return Contraction(
+        near, nearby, expansion, otherwise, radius, lower, upper, vectors, eigenvectors, spectral, values
     )
+
+
+def _bound(blocks: list[arb_mat]) -> tuple[list[tuple[NDArray[np.float64], NDArray[np.float64]]], arb]:
+    upper = arb(0)
+    vectors: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    for block in blocks:
+        left, _, right = np.linalg.svd(float_matrix(block))
+        vectors.append((left, right.T))
+        try:
+            upper = upper.max(norm_bound(block, exact_matrix(left), exact_matrix(right.T)).upper())
+        except Failed:
+            upper = arb("inf")
+    return vectors, upper
+
+
+def _over(function: StateMap, enclosure: Enclosure, radius: float) -> tuple[Bound | None, bool, str]:
+    """A bound below 1 over a box, or None; whether every comparison in f is decided there; and why there is none."""
+    try:
+        run = function.run("f", box(enclosure.center, arb(radius)))
+    except Undecided as undecided:
+        return None, False, f"within {radius:.1e} of it a comparison in f is not decided ({first_clause(undecided)})"
+    with flint_precision(function.bits):
+        try:
+            blocks = jacobian_of(function, run, len(enclosure.blocks))
+        except Failed as failed:
+            return None, True, f"within {radius:.1e} of it {failed}"
+        if not all(all_finite(block.entries()) for block in blocks):
+            return None, True, f"within {radius:.1e} of it df/dz is not bounded"
+        vectors, constant = _bound(blocks)
+    if not constant < 1:
+        return None, True, f"within {radius:.1e} of it no bound below {float(constant.upper()):.6g} was found"
+    return Bound(run.tape, radius, constant, vectors), True, ""
+
+
+def _expansion(
+    function: StateMap,
+    enclosure: Enclosure,
+    radius: float,
+    vectors: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
+) -> Expansion | None:
+    """Look for a corner of the neighbourhood at which f expands, by the power method on K^T K."""
+    center = np.array([float(ball) for ball in enclosure.center])
+    first = np.concatenate([right[:, 0] for _, right in vectors])
+    generator = np.random.default_rng(20260119)
+    signs = [np.sign(first), -np.sign(first), *generator.choice([-1.0, 1.0], (PROBES - 2, center.size))]
+    for sign in signs:
+        # A little inside, for the center is rounded here.
+        point = center + radius * (1 - 2.0**-20) * sign
+        try:
+            run = function.run("f", function.point(point))
+        except Undecided:
+            continue
+        vector = first
+        with flint_precision(function.bits):
+            for _ in range(POWER_STEPS):
+                image = function.machine.forward(run, function.point(vector), [])
+                back = function.machine.reverse(run, [ball.mid() for ball in image])
+                longer = np.array([float(ball) for ball in back])
+                size = float(np.linalg.norm(longer))
+                if not np.isfinite(size) or size == 0:
+                    break
+                vector = longer / size
+            lower = stretch_at(function.machine, run, function.point(vector)).lower()
+            if lower >= 1:
+                return Expansion(run.tape, point, vector, lower)
+    return None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,183 +11,124 @@ import torch
 from flint import arb
 from numpy.typing import NDArray
 
-from verify.certificate.answers import Answer, Finding
-from verify.certificate.confirmation import direction_of
-from verify.certificate.proof import direction_proof, texts
+from verify.certificate.kernel.code import Run
+from verify.certificate.kernel.conclusions import DIRECTION_CLAIMS
+from verify.certificate.kernel.numbers import packed
+from verify.certificate.kernel.problem import Proved
+from verify.certificate.kernel.prove import split_way
+from verify.certificate.kernel.steps import direction
+from verify.certificate.proof import texts
 from verify.certificate.settings import Settings
 from verify.certificate.source import Source
-from verify.certificate.stages import precisions
-from verify.certificate.state_map import first_clause
+from verify.certificate.stages import Task, precisions
+from verify.certificate.state_map import StateMap, first_clause
 from verify.certificate.torch_run import TorchRunError, run_in_torch
-from verify.reference.arithmetic import Array, Undecided
-from verify.reference.arithmetic.balls import Balls, filled
-from verify.reference.arithmetic.jets import Jets
+from verify.reference.arithmetic import Undecided
 from verify.reference.arithmetic.precision import flint_precision
-from verify.reference.graph import Program, Traced
+from verify.reference.graph import Traced
 
 
-@dataclass(frozen=True)
+CLAIM = DIRECTION_CLAIMS[0]
+
+
+@dataclass
 class Direction:
-    """A derivative along one direction, and how near torch's gradient comes to it.
+    """A derivative along one direction, as far as it was proved.
 
     Attributes:
-        findings: of the derivative, and that the rest was not attempted.
-        row: {"claim", "by_differences", "certified", "digits", "error_estimate"}, for the page.
         bits: working precision.
-        ties: comparisons between equal numbers.
+        given_up: claim -> why nothing is said of it.
         proofs: for the re-checker.
+        proved: what it will find.
         not_run: results that could not be had.
     """
 
-    findings: tuple[Finding, ...]
-    row: dict[str, Any] | None
     bits: int
-    ties: int
-    proofs: tuple[dict[str, Any], ...]
-    not_run: list[dict[str, str]]
+    given_up: dict[str, str]
+    proofs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    proved: list[Proved] = field(default_factory=list[Proved])
+    not_run: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
 
-@dataclass(frozen=True)
-class DirectionalDerivative:
-    """d/dt of <cotangent_z, z_N> + <cotangent_y, y_N> at theta + t v.
-
-    Attributes:
-        value: a ball.
-        scale: an upper bound of the sum of the absolute values of its terms.
-        visited: the points at which f was evaluated, flat, with the derivatives there.
-    """
-
-    value: arb
-    scale: arb
-    visited: tuple[tuple[Array, Array], ...]
-
-
-def directional_derivative(
-    traced: Traced,
-    ops: Balls,
-    beta: float,
-    num_steps: int,
-    cotangents: tuple[NDArray[np.float64], NDArray[np.float64]],
-    direction: Mapping[str, NDArray[np.float64]],
-) -> DirectionalDerivative:
-    """Differentiate N steps forward in balls: the forward graph alone is read, no pullback.
-
-    Args:
-        traced: the recorded function.
-        ops: the balls.
-        beta: relaxation parameter, at its stored bits.
-        num_steps: N.
-        cotangents: dL/dz_N and dL/dy_N, flat.
-        direction: v, for every leaf.
-
-    Raises:
-        Undecided: a comparison on the way cannot be decided.
-    """
-    jets, arrays = Jets(ops), traced.arrays()
-    moving = {name: jets.jets(ops.convert(arrays[name]), ops.convert(way)) for name, way in direction.items()}
-    others = {name: moving.get(name, values) for name, values in arrays.items() if name not in traced.state}
-    forward = Program(traced.forward, jets, others)
-    with flint_precision(max(ops.bits, 64)):
-        a, b = jets.jets(filled([1 - arb(beta)], ()), None), jets.jets(filled([arb(beta)], ()), None)
-    visited: list[tuple[Array, Array]] = []
-
-    def flat(state: Mapping[str, Array]) -> tuple[Array, Array]:
-        values, tangents = jets.parts(np.concatenate([state[name].reshape(-1) for name in traced.state]))
-        return values, ops.convert(np.zeros(values.shape)) if tangents is None else tangents
-
-    def half(old: Mapping[str, Array], at: Mapping[str, Array]) -> dict[str, Array]:
-        visited.append(flat(at))
-        image = forward(at)
-        return {name: jets.add(jets.multiply(a, old[name]), jets.multiply(b, image[name])) for name in old}
-
-    y = z = {name: moving[name] for name in traced.state}
-    for _ in range(num_steps):
-        y = half(y, z)
-        z = half(z, y)
-    total, scale = arb(0), arb(0)
-    for state, weights in ((z, cotangents[0]), (y, cotangents[1])):
-        terms = ops.multiply(flat(state)[1], ops.convert(weights)).tolist()
-        with flint_precision(ops.bits):
-            total = total + sum(terms, arb(0))
-            scale = (scale + sum((abs(term) for term in terms), arb(0))).abs_upper()
-    return DirectionalDerivative(total, scale, tuple(visited))
+def direction_of(traced: Traced, seed: int = 0) -> dict[str, NDArray[np.float64]]:
+    """A seeded direction for each leaf: multiples of 1/64 in [-1, 1], so no arithmetic rounds them."""
+    generator = np.random.default_rng((seed, 20260119))
+    arrays = traced.arrays()
+    return {name: generator.integers(-64, 65, arrays[name].shape) / 64.0 for name in traced.leaves}
 
 
 def certify_direction(
     source: Source,
-    traced: Traced,
+    task: Task,
     settings: Settings,
     cotangents: tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]],
-    flat: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> Direction:
     """Enclose the derivative of the N-step loss along a seeded direction, and compare float64's gradient with it.
 
     Args:
         source: the problem for torch.
-        traced: the same, recorded.
+        task: the same, recorded.
         settings: beta, N, digits and precision.
         cotangents: by state leaf.
-        flat: the same, flat.
     """
-    claim = "N-step directional derivative"
-    size = sum(traced.values[name].numel() for name in traced.state)
-    rest = Finding(
-        "fixed point",
-        Answer.UNDECIDED,
+    traced, problem = task.traced, task.problem
+    size = len(problem.start)
+    rest = (
         f"not attempted: the state has {size} components, above max_components = {settings.max_components}; give "
-        "fewer samples or a smaller state for a whole certificate",
+        "fewer samples or a smaller state for a whole certificate"
     )
-    direction = direction_of(traced, traced.leaves)
-    reason, bits, found = "", settings.first_bits, None
+    way = direction_of(traced)
+    flat = np.concatenate([way[name].ravel() for name in (*traced.state, *problem.leaves)])
+    reason, bits = "", settings.first_bits
     for bits in precisions(settings.first_bits, settings.max_bits):
         settings.progress(f"differentiating along one direction at {bits} bits")
-        ops = Balls(bits)
+        function = StateMap(traced, task.recorder, bits, settings.progress)
+        tapes: list[str] = []
+
+        def evaluate(k: int, at: list[arb], function: StateMap = function, tapes: list[str] = tapes) -> Run:
+            run = function.run("f", at)
+            tapes[k:] = [run.tape]
+            return run
+
         try:
-            found = directional_derivative(traced, ops, settings.beta, settings.num_steps, flat, direction)
+            with flint_precision(bits):
+                parts = split_way(problem, [arb(x) for x in flat.tolist()])
+                value, scale = direction(function.machine, problem, parts, evaluate)
         except Undecided as undecided:
             reason = f"a step meets a kink ({first_clause(undecided)})"
             continue
-        if ops.ties:
-            reason = f"f was evaluated exactly on a kink ({ops.ties} comparisons of equal numbers)"
+        machine = function.machine
+        if machine.ties or machine.kinks:
+            reason = "f was evaluated exactly on a kink (a comparison of equal numbers)"
             break
-        if found.value.rad() <= found.scale * arb(10) ** -settings.digits:
-            return _compared(source, traced, settings, cotangents, flat, direction, found, ops, rest)
+        with flint_precision(bits):
+            narrow = not machine.hulls and value.rad() <= scale * arb(10) ** -settings.digits
+        if narrow:
+            found = Direction(bits, {"fixed point": rest})
+            along = _torch_along(source, traced, settings, cotangents, way, found)
+            given: dict[str, Any] = {"tapes": tapes, "way": packed(flat.tolist()), "torch_along": along}
+            (shown,) = texts([value], settings.digits)
+            found.proofs.append({"problem": 0, "bits": bits, "direction": given, "derivative": shown})
+            found.proved.append(Proved("direction", bits))
+            found.proved[0].derivative = value
+            return found
         reason = f"the enclosure is wider than {settings.digits} digits"
-    given_up = Finding(claim, Answer.UNDECIDED, f"given up at {bits} bits: {reason}")
-    return Direction((given_up, rest), None, bits, 0, (), [])
+    return Direction(bits, {"fixed point": rest, CLAIM: f"given up at {bits} bits: {reason}"})
 
 
-def _compared(
+def _torch_along(
     source: Source,
     traced: Traced,
     settings: Settings,
     cotangents: tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]],
-    flat: tuple[NDArray[np.float64], NDArray[np.float64]],
-    direction: Mapping[str, NDArray[np.float64]],
-    found: DirectionalDerivative,
-    ops: Balls,
-    rest: Finding,
-) -> Direction:
-    claim, beta, num_steps = "N-step directional derivative", settings.beta, settings.num_steps
-    proof = direction_proof(traced, ops.bits, beta, flat, direction, found.visited, found.value, settings.digits)
-    (shown,) = texts(filled([found.value], (1,)), settings.digits)
-    sentence = f"along one seeded direction it is enclosed to {settings.digits} digits at {ops.bits} bits"
-    row: dict[str, Any] = {"claim": claim, "by_differences": "not taken", "certified": shown, "digits": 0.0}
-    row["error_estimate"] = float(found.value.rad())
-    not_run: list[dict[str, str]] = []
+    way: dict[str, NDArray[np.float64]],
+    found: Direction,
+) -> str | None:
     try:
-        run = run_in_torch(source, traced, torch.float64, "cpu", beta, num_steps, cotangents, "reversible")
-    except TorchRunError as failure:
-        not_run.append({"what": "float64 reversible on cpu", "why": str(failure)})
-    else:
-        got = math.fsum(
-            float(part) for name in traced.leaves for part in (run.gradient[name] * direction[name]).ravel()
+        run = run_in_torch(
+            source, traced, torch.float64, "cpu", settings.beta, settings.num_steps, cotangents, "reversible"
         )
-        with flint_precision(ops.bits):
-            size = found.value.abs_upper()
-            distance = (arb(got) - found.value).abs_upper() / (size if size > 0 else arb(1))
-        row["digits"] = math.inf if distance == 0 else -math.log10(float(distance))
-        row["by_differences"] = f"not taken; torch's float64 gradient gives {got!r}"
-        sentence += f"; torch's float64 gradient agrees with it in {row['digits']:.1f} digits"
-    findings = (Finding(claim, Answer.CERTIFIED, sentence), rest)
-    return Direction(findings, row, ops.bits, ops.ties, (proof,), not_run)
+    except TorchRunError as failure:
+        found.not_run.append({"what": "float64 reversible on cpu", "why": str(failure)})
+        return None
+    return math.fsum(float(part) for name in traced.leaves for part in (run.gradient[name] * way[name]).ravel()).hex()

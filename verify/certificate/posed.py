@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils._pytree import tree_flatten
 
+from verify.certificate.kernel.numbers import packed
 from verify.certificate.settings import Settings
 from verify.certificate.source import Source, SourceError, first_samples
 from verify.reference.graph import Traced
@@ -77,6 +79,23 @@ def cotangents_of(
             raise ValueError(f"{what} does not look like z0; give a tensor or pytree of the same shapes")
         into.update({name: exact_values(leaf) for name, leaf in zip(shapes, leaves, strict=True)})
     return of_z, of_y
+
+
+def head_json(
+    traced: Traced,
+    settings: Settings,
+    cotangents: tuple[Mapping[str, NDArray[np.float64]], Mapping[str, NDArray[np.float64]]],
+) -> dict[str, Any]:
+    """What every proof of a certificate reads besides its own numbers: settings, shapes, the loss."""
+    return {
+        "beta": settings.beta,
+        "num_steps": settings.num_steps,
+        "digits": settings.digits,
+        "state": {name: list(traced.values[name].shape) for name in traced.state},
+        "leaves": {name: list(traced.values[name].shape) for name in traced.leaves},
+        "cotangent_z": packed(joined(traced, cotangents[0]).tolist()),
+        "cotangent_y": packed(joined(traced, cotangents[1]).tolist()),
+    }
 
 
 def joined(traced: Traced, leaves: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ import numpy as np
 from flint import arb
 from numpy.typing import NDArray
 
-from verify.reference.arithmetic import Array, BoolArray
+from verify.reference.arithmetic import Array, BoolArray, Undecided
 from verify.reference.arithmetic.balls import Balls, filled
 
 
@@ -61,6 +61,7 @@ class Recording:
         instructions: what was computed, plain JSON values.
         size: number of slots so far.
         branches: assertions so far about numbers that depend on an input.
+        node: the node of the graph whose operations come next, or None.
     """
 
     def __init__(self, bits: int) -> None:
@@ -68,6 +69,7 @@ class Recording:
         self.instructions: list[dict[str, Any]] = []
         self.size = 0
         self.branches = 0
+        self.node: int | None = None
         self._varying: set[int] = set()
         self._known: dict[tuple[bytes, tuple[int, ...]], Array] = {}
         self._numbers: dict[str, Slot] = {}
@@ -94,10 +96,28 @@ class Recording:
         varying = any(place in self._varying for operand in places for place in operand)
         if varying:
             self._varying.update(slot.number for slot in slots.ravel().tolist())
-        self.instructions.append(
-            {"op": name, "in": [compressed(place) for place in places], "n": slots.size, **options}
-        )
+        self._append({"op": name, "in": [compressed(place) for place in places], "n": slots.size, **options})
         return slots
+
+    def _append(self, instruction: dict[str, Any]) -> None:
+        self.instructions.append(instruction if self.node is None else {**instruction, "node": self.node})
+
+    def at_node(self, node: int) -> None:
+        """Say of which node of the graph the next operations are."""
+        if self.node is not None:
+            self.node = node
+
+    def mark(self) -> tuple[int, int, int]:
+        """How far it has come, for `back_to`."""
+        return len(self.instructions), self.size, self.branches
+
+    def back_to(self, mark: tuple[int, int, int]) -> None:
+        """Forget what was written since."""
+        count, self.size, self.branches = mark
+        del self.instructions[count:]
+        self._varying = {slot for slot in self._varying if slot < self.size}
+        self._numbers = {text: slot for text, slot in self._numbers.items() if slot.number < self.size}
+        self._known.clear()
 
     def convert(self, values: Any) -> Array:
         """Constants; equal arrays and equal numbers share their slots."""
@@ -116,7 +136,7 @@ class Recording:
                 fresh.append(text)
             slots.append(self._numbers[text])
         if fresh:
-            self.instructions.append({"op": "constant", "in": [], "n": len(fresh), "values": fresh})
+            self._append({"op": "constant", "in": [], "n": len(fresh), "values": fresh})
         result = filled(slots, balls.shape)
         if array.dtype != object:
             self._known[key] = result
@@ -127,7 +147,20 @@ class Recording:
         return self._write("pi", [], self.balls.pi())
 
     def to_float64(self, x: Array) -> NDArray[np.float64]:
-        """The nearest float64 of every midpoint."""
+        """The nearest float64 of every constant.
+
+        Raises:
+            Undecided: a number depends on an input, so that a rule which reads it would hold at one point alone.
+        """
+        if any(slot.number in self._varying for slot in x.ravel().tolist()):
+            raise Undecided(
+                "a rule reads floating values of a recorded number, so it is not proved over a box: it may use "
+                "`hint` where every choice that it makes gives the same function, and must compare elsewhere"
+            )
+        return self.balls.to_float64(_balls(x))
+
+    def hint(self, x: Array) -> NDArray[np.float64]:
+        """The nearest float64 of every midpoint, for choices between two ways to write the same function."""
         return self.balls.to_float64(_balls(x))
 
     def rounded(self, x: Array) -> Array:
@@ -253,7 +286,7 @@ class Recording:
         varying = any(place in self._varying for operand in places for place in operand)
         self.branches += varying
         text = "".join("1" if value else "0" for value in outcome.ravel().tolist())
-        self.instructions.append({"op": name, "in": [compressed(place) for place in places], "n": 0, "outcome": text})
+        self._append({"op": name, "in": [compressed(place) for place in places], "n": 0, "outcome": text})
         return outcome
 
     def where(self, condition: BoolArray, a: Array, b: Array) -> Array:

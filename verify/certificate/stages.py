@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
-import numpy as np
 from flint import arb
-from numpy.typing import NDArray
 
 from revdeq.rates import worst_rate
-from verify.certificate.answers import Answer, Finding
 from verify.certificate.approximate import FloatMap, approximate_fixed_point
 from verify.certificate.contraction import Contraction, contraction
-from verify.certificate.fixed_point import Absence, Enclosure, enclose_fixed_point, refute_fixed_point
-from verify.certificate.implicit import implicit_gradient
-from verify.certificate.n_step import Steps, n_steps
+from verify.certificate.fixed_point import Absence, Enclosure, batch_of, enclose_fixed_point, refute_fixed_point
+from verify.certificate.kernel.code import Run
+from verify.certificate.kernel.numbers import Failed
+from verify.certificate.kernel.problem import Problem, Proved
+from verify.certificate.kernel.prove import compare_implicit, compare_steps, prove_implicit, prove_steps
+from verify.certificate.kernel.steps import Steps
+from verify.certificate.recorder import Recorder
 from verify.certificate.settings import Settings
-from verify.certificate.state_map import StateMap, all_finite, first_clause, greatest_radius, greatest_size
-from verify.reference.arithmetic import Array, Undecided
+from verify.certificate.state_map import StateMap, all_finite, box, first_clause
+from verify.reference.arithmetic import Undecided
 from verify.reference.arithmetic.precision import flint_precision
 from verify.reference.graph import Traced
 
@@ -28,34 +29,44 @@ REACHES = (1e6, 1e3, 10.0, 1.0, 0.125)
 """Distances from z0 within which a fixed point is proved to be absent, largest first, where none was found."""
 
 
-@dataclass(frozen=True)
-class FixedPointStage:
-    """The fixed point, its contraction constant and its implicit gradient, as far as they were proved.
+@dataclass
+class Part:
+    """One part of a certificate, as far as it was proved.
 
     Attributes:
-        findings: the answers.
-        enclosure: of the fixed point, or None.
-        contraction: near it, or None.
-        gradient: implicit, by leaf, or None.
         function: f in balls at the last precision.
-        absence: the proof that there is none near z0, or None.
+        proved: what the re-checker will find of it, or None.
+        given_up: claim -> why nothing is said of it.
+        torch: the tapes of torch's backward, or None where it could not be compared.
+        enclosure, contraction, absence: of the fixed point.
+        steps: of the N steps.
     """
 
-    findings: tuple[Finding, ...]
-    enclosure: Enclosure | None
-    contraction: Contraction | None
-    gradient: dict[str, Array] | None
     function: StateMap
+    proved: Proved | None = None
+    given_up: dict[str, str] = field(default_factory=dict[str, str])
+    torch: list[str] | None = None
+    enclosure: Enclosure | None = None
+    contraction: Contraction | None = None
     absence: Absence | None = None
+    steps: Steps | None = None
 
 
 @dataclass(frozen=True)
-class StepsStage:
-    """The N-step map and its gradient, as far as they were proved."""
+class Task:
+    """A problem to be proved.
 
-    findings: tuple[Finding, ...]
-    steps: Steps | None
-    function: StateMap
+    Attributes:
+        traced: the function at the problem's values.
+        recorder: of its program.
+        problem: its numbers, as the re-checker reads them.
+        uncovered: why torch's backward cannot be compared, or "".
+    """
+
+    traced: Traced
+    recorder: Recorder
+    problem: Problem
+    uncovered: str
 
 
 def precisions(first: int, last: int) -> Iterator[int]:
@@ -67,134 +78,154 @@ def precisions(first: int, last: int) -> Iterator[int]:
     yield last
 
 
-def is_narrow(balls: Mapping[str, Array], digits: int) -> bool:
-    """Whether every leaf's radius is at most 10^-digits of its greatest component (of all leaves', if it is 0)."""
-    if not all(all_finite(leaf) for leaf in balls.values()):
-        return False
-    with flint_precision(64):
-        greatest = max((float(greatest_size(leaf)) for leaf in balls.values()), default=0.0)
-        for leaf in balls.values():
-            size = greatest_size(leaf)
-            scale = size if size > greatest * 2.0**-60 else arb(greatest)
-            if not greatest_radius(leaf) <= scale * arb(10) ** -digits:
-                return False
-    return True
-
-
-def fixed_point_stage(
-    traced: Traced, settings: Settings, cotangent: NDArray[np.float64], *, with_contraction: bool
-) -> FixedPointStage:
+def fixed_point_part(task: Task, settings: Settings, *, main: bool = True, with_torch: bool = True) -> Part:
     """Find a fixed point in floating arithmetic, prove it, and enclose the implicit gradient.
 
     Args:
-        traced: the function.
-        settings: digits, precision, size limits.
-        cotangent: c of <c, z*>, flat.
-        with_contraction: whether to bound the contraction constant, too.
+        task: the problem.
+        settings: precision, size limits.
+        main: whether to bound the contraction constant, too.
+        with_torch: whether to compare torch's backward.
     """
-    function = StateMap(traced, settings.first_bits, settings.progress)
-    width = function.size // max(1, _batch(traced))
+    function = StateMap(task.traced, task.recorder, settings.first_bits, settings.progress)
+    width = function.size // batch_of(function)
     if width > settings.max_width:
         sentence = (
             f"not attempted: {width} components per sample, above max_width = {settings.max_width}; raise max_width "
             "and allow for one pullback in balls for each component"
         )
-        return FixedPointStage((Finding("fixed point", Answer.UNDECIDED, sentence),), None, None, None, function)
-    start = approximate_fixed_point(FloatMap(traced), newton=function.size <= 4 * settings.max_width)
+        return Part(function, given_up={"fixed point": sentence})
+    start = approximate_fixed_point(
+        FloatMap(task.traced), function if function.size <= 4 * settings.max_width else None
+    )
     if start is None:
         absence = next(filter(None, (refute_fixed_point(function, reach) for reach in REACHES)), None)
-        finding = _not_found(function) if absence is None else absence.finding
-        return FixedPointStage((finding,), None, None, None, function, absence)
-    reason = ""
-    enclosure: Enclosure | None = None
+        if absence is not None:
+            return Part(function, Proved("no_fixed_point", function.bits), absence=absence)
+        return Part(function, given_up={"fixed point": _not_found(function)})
+    part, reason = Part(function), ""
     for bits in precisions(settings.first_bits, settings.max_bits):
-        if bits != function.ops.bits:
-            function = StateMap(traced, bits, settings.progress)
+        if bits != function.bits:
+            function = StateMap(task.traced, task.recorder, bits, settings.progress)
         enclosure, reason = enclose_fixed_point(function, start)
         if enclosure is None:
             if "singular" in reason:
                 break
             continue
-        gradient = implicit_gradient(function, enclosure, function.ops.convert(cotangent))
-        if gradient is not None and is_narrow({**gradient, "z*": enclosure.solution}, settings.digits):
-            near = contraction(function, enclosure) if with_contraction else None
-            found = (Finding("fixed point", Answer.CERTIFIED, reason),)
-            found += (near.finding,) if near is not None else ()
-            sentence = f"the gradient of <c, z*> is enclosed to {settings.digits} digits at {bits} bits"
-            found += (Finding("implicit gradient", Answer.CERTIFIED, sentence),)
-            return FixedPointStage(found, enclosure, near, gradient, function)
-        reason = f"{reason}, but the implicit gradient is wider than {settings.digits} digits"
-    if enclosure is not None:
-        claims = (
-            Finding("fixed point", Answer.CERTIFIED, "one and only one fixed point near the center, enclosed"),
-            Finding("implicit gradient", Answer.UNDECIDED, f"given up at {function.ops.bits} bits: {reason}"),
-        )
-        near = contraction(function, enclosure) if with_contraction else None
-        claims += (near.finding,) if near is not None else ()
-        return FixedPointStage(claims, enclosure, near, None, function)
-    undecided = Finding("fixed point", Answer.UNDECIDED, f"given up at {function.ops.bits} bits: {reason}")
-    return FixedPointStage((undecided,), None, None, None, function)
+        before = part.proved.unknown if part.proved is not None else None
+        part = Part(function, Proved("fixed_point", bits), enclosure=enclosure)
+        if _implicit(task, part, with_torch, before):
+            break
+    if part.proved is None or part.enclosure is None:
+        return Part(function, given_up={"fixed point": f"given up at {function.bits} bits: {reason}"})
+    if main:
+        part.contraction = contraction(part.function, part.enclosure)
+    return part
 
 
-def _batch(traced: Traced) -> int:
-    shapes = [traced.values[name].shape for name in traced.state]
-    return int(shapes[0][0]) if len(shapes) == 1 and len(shapes[0]) >= 2 else 1
-
-
-def _not_found(function: StateMap) -> Finding:
+def _implicit(task: Task, part: Part, with_torch: bool, before: dict[str, str] | None) -> bool:
+    """Enclose the implicit gradient; whether more precision would not help."""
+    proved, enclosure, machine = part.proved, part.enclosure, part.function.machine
+    assert proved is not None
+    assert enclosure is not None
+    region = box(enclosure.center, enclosure.radius)
     try:
-        finite = all_finite(function.value(function.ops.convert(function.start)))
+        at = part.function.run("torch", enclosure.solution) if with_torch and not task.uncovered else None
+    except Undecided as undecided:
+        at = None
+        part.given_up["implicit gradient confirmed"] = (
+            f"torch's backward is undecided there ({first_clause(undecided)})"
+        )
+    with flint_precision(proved.bits):
+        proved.state, proved.blocks = enclosure.solution, enclosure.blocks
+        try:
+            w, back = prove_implicit(machine, task.problem, proved, enclosure.tape, region)
+        except Failed as failed:
+            part.given_up["implicit gradient"] = f"given up at {proved.bits} bits: {failed}"
+            return False
+        if at is not None:
+            compare_implicit(machine, task.problem, proved, w, back, at)
+            part.torch = [at.tape]
+    if task.uncovered:
+        part.given_up["implicit gradient confirmed"] = task.uncovered
+    return not proved.unknown or _is_on_a_kink(part.function, proved.unknown, before)
+
+
+def _is_on_a_kink(function: StateMap, unknown: dict[str, str], before: dict[str, str] | None) -> bool:
+    """Whether two equal numbers were compared, and twice the precision knew no more leaves than half of it."""
+    exactly = function.machine.kinks > 0 or function.machine.ties > 0
+    return exactly and "wide" not in unknown.values() and unknown == before
+
+
+def _not_found(function: StateMap) -> str:
+    try:
+        finite = all_finite(function.value(function.point(function.start)))
     except Undecided:
         finite = True
     if not finite:
-        return Finding(
-            "fixed point",
-            Answer.UNDECIDED,
-            "f(z0) is not finite, so the search for a fixed point cannot begin; give a z0 inside the domain of f",
-        )
-    return Finding(
-        "fixed point",
-        Answer.UNDECIDED,
+        return "f(z0) is not finite, so the search for a fixed point cannot begin; give a z0 inside the domain of f"
+    return (
         "no fixed point was found from z0, neither by averaged iteration nor by Newton's method; start nearer to one, "
-        "or make f a contraction",
+        "or make f a contraction"
     )
 
 
-def n_step_stage(
-    traced: Traced,
-    settings: Settings,
-    cotangents: tuple[NDArray[np.float64], NDArray[np.float64]],
-    contraction_constant: float,
-) -> StepsStage:
+def n_step_part(task: Task, settings: Settings, contraction_constant: float, *, with_torch: bool = True) -> Part:
     """Enclose z_N and the N-step gradient.
 
     The precision starts at no less than 64 + 2 N log2 rho(Rv) bits (T7), though the states are kept here, not rebuilt.
 
     Args:
-        traced: the function.
-        settings: beta, N, digits, precision.
-        cotangents: dL/dz_N and dL/dy_N, flat.
+        task: the problem.
+        settings: beta, N, precision.
         contraction_constant: of f, for the starting precision.
+        with_torch: whether to compare torch's backward.
     """
     rho = worst_rate(settings.beta, contraction_constant) / (1 - settings.beta) ** 2
     grown = 64 + math.ceil(2 * settings.num_steps * math.log2(max(1.0, rho)))
     first = min(max(settings.first_bits, grown), settings.max_bits)
-    function = StateMap(traced, first, settings.progress)
-    reason = ""
+    part, reason = Part(StateMap(task.traced, task.recorder, first, settings.progress)), ""
     for bits in precisions(first, settings.max_bits):
-        function = StateMap(traced, bits, settings.progress) if bits != function.ops.bits else function
-        balls = [function.ops.convert(cotangent) for cotangent in cotangents]
+        function = StateMap(task.traced, task.recorder, bits, settings.progress)
+        proved = Proved("n_step", bits)
         try:
-            steps = n_steps(function, settings.beta, settings.num_steps, balls[0], balls[1])
+            with flint_precision(bits):
+                steps = prove_steps(function.machine, task.problem, proved, _counted(function, settings))
         except Undecided as undecided:
-            reason = f"a step meets a kink ({first_clause(undecided)})"
+            part, reason = Part(function), f"a step meets a kink ({first_clause(undecided)})"
             continue
-        if is_narrow({**steps.gradient, "z_N": steps.z}, settings.digits):
-            sentence = (
-                f"z_{settings.num_steps} and its gradient are enclosed to {settings.digits} digits at {bits} bits"
-            )
-            return StepsStage((Finding("N-step gradient", Answer.CERTIFIED, sentence),), steps, function)
-        wide = f"the enclosure is wider than {settings.digits} digits"
-        reason = wide if all_finite(steps.z) else "f is not finite at a state on the way, or not known to be"
-    finding = Finding("N-step gradient", Answer.UNDECIDED, f"given up at {function.ops.bits} bits: {reason}")
-    return StepsStage((finding,), None, function)
+        if not all_finite([*steps.z, *steps.y]):
+            part, reason = Part(function), "f is not finite at a state on the way, or not known to be"
+            continue
+        before = part.proved.unknown if part.proved is not None else None
+        part = Part(function, proved, steps=steps)
+        if not proved.unknown or _is_on_a_kink(function, proved.unknown, before):
+            break
+    if part.proved is None or part.steps is None:
+        part.given_up["N-step gradient"] = f"given up at {part.function.bits} bits: {reason}"
+    elif with_torch:
+        _compare_steps(task, part, part.proved, part.steps)
+    return part
+
+
+def _counted(function: StateMap, settings: Settings) -> Callable[[int, list[arb]], Run]:
+    def evaluate(k: int, at: list[arb]) -> Run:
+        function.progress(f"enclosing the N steps: step {k // 2 + 1} of {settings.num_steps} at {function.bits} bits")
+        return function.run("f", at)
+
+    return evaluate
+
+
+def _compare_steps(task: Task, part: Part, proved: Proved, steps: Steps) -> None:
+    claim = "N-step gradient confirmed"
+    if task.uncovered:
+        part.given_up[claim] = task.uncovered
+        return
+    try:
+        runs = [part.function.run("torch", at) for at in steps.points]
+    except Undecided as undecided:
+        part.given_up[claim] = f"torch's backward is undecided at a step ({first_clause(undecided)})"
+        return
+    with flint_precision(proved.bits):
+        compare_steps(part.function.machine, task.problem, proved, runs)
+    part.torch = [run.tape for run in runs]

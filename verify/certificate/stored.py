@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,34 @@ def cast(tensor: Any, dtype: torch.dtype | None, device: str = "cpu") -> Any:
     return tensor.detach().to(device=device, dtype=dtype if dtype and tensor.is_floating_point() else tensor.dtype)
 
 
+@contextmanager
+def held(
+    tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None, device: str, wanted: Collection[str]
+) -> Generator[None]:
+    """The user's own tensors in another dtype or on another device for a while, as `module.to` would put them.
+
+    So a function runs with the kernels that it has there: nothing stands between it and torch.
+
+    Args:
+        tensors: by name.
+        dtype: of the floating ones; None leaves each its own.
+        device: where they are to be.
+        wanted: names of those that are to require grad.
+    """
+    before = [(name, tensor, tensor.data, tensor.requires_grad) for name, tensor in tensors.items()]
+    try:
+        for name, tensor, data, required in before:
+            tensor.data = cast(data, dtype, device)
+            if name in wanted and not required:
+                tensor.requires_grad_()
+        yield
+    finally:
+        for _, tensor, data, required in before:
+            tensor.data = data
+            if tensor.is_leaf:
+                tensor.requires_grad_(required)
+
+
 def as_stored_in(source: Source, traced: Traced, dtype: torch.dtype | None) -> Traced:
     """The recorded function at the values that the dtype holds, recorded anew where f takes constants from the dtype.
 
@@ -39,15 +68,17 @@ def as_stored_in(source: Source, traced: Traced, dtype: torch.dtype | None) -> T
     values = {name: cast(tensor, dtype) for name, tensor in traced.values.items()}
     if all(values[name].dtype == tensor.dtype for name, tensor in traced.values.items()):
         return traced
-    again = _recorded_in(source, traced, dtype)
+    again = _recorded_in(source, traced, dtype, with_backward=False)
     if again is not None and set(_numbers(again.forward)) != set(_numbers(traced.forward)):
-        return replace(again, values=values)
+        again = _recorded_in(source, traced, dtype, with_backward=True)
+        if again is not None:
+            return replace(again, values=values)
     if all(np.array_equal(exact_values(values[name]), exact_values(traced.values[name])) for name in values):
         return traced
     return replace(traced, values=values)
 
 
-def _recorded_in(source: Source, traced: Traced, dtype: torch.dtype | None) -> Traced | None:
+def _recorded_in(source: Source, traced: Traced, dtype: torch.dtype | None, *, with_backward: bool) -> Traced | None:
     """The function recorded in the dtype, inputs named as before; None where it cannot be, which its run will say."""
     captured = captured_tensors(source.function, tree_map(torch.clone, source.z0), source.args)
     pairs = [(tensor, cast(tensor, dtype).clone().requires_grad_(tensor.requires_grad)) for tensor in captured.values()]
@@ -60,7 +91,8 @@ def _recorded_in(source: Source, traced: Traced, dtype: torch.dtype | None) -> T
         return cast(leaf, dtype)
 
     try:
-        again = trace(function, tree_map(moved, source.z0), tree_map(moved, source.args))
+        z0, args = tree_map(moved, source.z0), tree_map(moved, source.args)
+        again = trace(function, z0, args, with_backward=with_backward)
     except TracingError:
         return None
     if len(again.values) != len(traced.values):
@@ -68,11 +100,13 @@ def _recorded_in(source: Source, traced: Traced, dtype: torch.dtype | None) -> T
     names = dict(zip(again.values, traced.values, strict=True))
     return Traced(
         _renamed(again.forward, names),
-        _renamed(again.linearised, names),
+        again.backward and _renamed(again.backward, names),
         traced.values,
         traced.state,
         tuple(names[leaf] for leaf in again.leaves),
         again.casts,
+        again.cuts,
+        again.no_backward,
     )
 
 

@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import revdeq
 from verify.certificate.source import Source
-from verify.certificate.stored import cast
+from verify.certificate.stored import cast, held
 from verify.reference.graph import Traced
-from verify.reference.graph.capture import Substitution, captured_tensors
+from verify.reference.graph.capture import captured_tensors
 from verify.reference.graph.conversion import exact_values
 from verify.reference.graph.graph import references
 from verify.reference.graph.tracing import leaf_names
@@ -81,43 +81,33 @@ def run_in_torch(
     Raises:
         TorchRunError: the solver or the function raised, or a gradient is missing.
     """
-    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-    leaves: dict[str, torch.Tensor] = {}
-
-    def entered(name: str, tensor: Any) -> Any:
-        moved = cast(tensor, dtype, device)
-        if isinstance(moved, torch.Tensor):
-            moved = moved.clone().requires_grad_(name in traced.leaves)
-            leaves[name] = moved
-            pairs.append((tensor, moved))
-        return moved
-
     state_names, state, z_spec = leaf_names("z0", source.z0)
-    names, args_leaves, args_spec = leaf_names("args", source.args)
-    z0 = tree_unflatten([entered(name, leaf) for name, leaf in zip(state_names, state, strict=True)], z_spec)
-    args = tree_unflatten([entered(name, leaf) for name, leaf in zip(names, args_leaves, strict=True)], args_spec)
-    state_pairs = len(state_names)
-    for name, tensor in captured_tensors(source.function, z0_copy(source.z0), source.args).items():
-        entered(name, tensor)
-
-    def function(z: Any, given: Any) -> Any:
-        with Substitution(pairs[state_pairs:]):
-            return source.function(z, given)
+    started = [cast(leaf, dtype, device).clone().requires_grad_() for leaf in state]
+    names, args_leaves, _ = leaf_names("args", source.args)
+    captured = captured_tensors(source.function, z0_copy(source.z0), source.args)
+    own = {
+        name: leaf for name, leaf in zip(names, args_leaves, strict=True) if isinstance(leaf, torch.Tensor)
+    } | captured
+    leaves = dict(zip(state_names, started, strict=True)) | own
 
     rule = revdeq.ReversibleAdjoint() if adjoint == "reversible" else revdeq.ImplicitAdjoint()
     try:
-        solution = revdeq.solve(function, z0, args, solver=revdeq.Reversible(beta), adjoint=rule, max_steps=num_steps)
-        outputs = tree_flatten(solution.z1)[0]
-        weights = [cotangents[0][name] for name in state_names]
-        if any(np.any(values) for values in cotangents[1].values()):
-            outputs += tree_flatten(solution.y1)[0]
-            weights += [cotangents[1][name] for name in state_names]
-        given = [
-            torch.tensor(weight.tolist(), dtype=output.dtype, device=output.device).reshape(output.shape)
-            for output, weight in zip(outputs, weights, strict=True)
-        ]
-        wanted = [name for name in traced.leaves if adjoint == "reversible" or name not in traced.state]
-        gradients: Any = torch.autograd.grad(outputs, [leaves[name] for name in wanted], given, allow_unused=True)
+        with held(own, dtype, device, traced.leaves):
+            z0 = tree_unflatten(started, z_spec)
+            solution = revdeq.solve(
+                source.function, z0, source.args, solver=revdeq.Reversible(beta), adjoint=rule, max_steps=num_steps
+            )
+            outputs = tree_flatten(solution.z1)[0]
+            weights = [cotangents[0][name] for name in state_names]
+            if any(np.any(values) for values in cotangents[1].values()):
+                outputs += tree_flatten(solution.y1)[0]
+                weights += [cotangents[1][name] for name in state_names]
+            given = [
+                torch.tensor(weight.tolist(), dtype=output.dtype, device=output.device).reshape(output.shape)
+                for output, weight in zip(outputs, weights, strict=True)
+            ]
+            wanted = [name for name in traced.leaves if adjoint == "reversible" or name not in traced.state]
+            gradients: Any = torch.autograd.grad(outputs, [leaves[name] for name in wanted], given, allow_unused=True)
     except Exception as error:
         raise TorchRunError(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
     missing = [name for name, value in zip(wanted, gradients, strict=True) if value is None and _is_used(traced, name)]

@@ -1,97 +1,43 @@
-"""Checks: one claim each. A check measures and returns rows; it never judges."""
+"""Checks: one claim a module, which declares it whole. A check measures and returns rows; it never judges.
 
-import traceback
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import MappingProxyType
+A module whose name has no underscore in front declares `CHECK`; the tables of checks and criteria are made from these.
+"""
 
-import torch
+from __future__ import annotations
 
-from verify.checks.asymptotic import check_convergence_rate, check_target_difference
-from verify.checks.bitwise import (
-    check_bitwise_cotangents,
-    check_bitwise_refusals,
-    check_bitwise_states,
-    check_tape_bytes,
-)
-from verify.checks.bounds import check_rounding_bound
-from verify.checks.counts import check_evaluations, check_saved_bytes
-from verify.checks.differences import check_finite_differences, check_float64_differences, check_taylor_order
-from verify.checks.duality import check_dot_product
-from verify.checks.exactness import (
-    check_cotangent_layout,
-    check_linear,
-    check_random_replay,
-    check_repeatable,
-    check_samples,
-    check_untouched,
-)
-from verify.checks.forward import check_forward
-from verify.checks.gradient import check_bindings, check_gradient
-from verify.checks.implicit import check_implicit_gradient
-from verify.checks.oracles import check_oracle, check_reference_agreement
-from verify.checks.reconstruction import check_backward_states, check_reconstruction
-from verify.checks.references import References as References
-from verify.checks.refusal import check_errors_surface, check_refusals
-from verify.checks.relative import check_relative_to_unrolled
-from verify.checks.trial import Trial as Trial
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from verify.case import Case
+from verify.checks._check import TOPICS as TOPICS, Check as Check
+from verify.criteria import Criterion
+from verify.discovery import declared
 from verify.result import Measurement
+from verify.trial import References as References, Trial as Trial
+from verify.trial.bench import Bench
 
 
-Check = Callable[[Trial], list[Measurement]]
-
-CHECKS: Mapping[str, Check] = MappingProxyType(
-    {
-        "forward": check_forward,
-        "reconstruction": check_reconstruction,
-        "backward-states": check_backward_states,
-        "gradient": check_gradient,
-        "bitwise-states": check_bitwise_states,
-        "bitwise-cotangents": check_bitwise_cotangents,
-        "bitwise-refusals": check_bitwise_refusals,
-        "tape-bytes": check_tape_bytes,
-        "rounding-bound": check_rounding_bound,
-        "bindings": check_bindings,
-        "implicit-gradient": check_implicit_gradient,
-        "relative-to-unrolled": check_relative_to_unrolled,
-        "target-difference": check_target_difference,
-        "finite-differences": check_finite_differences,
-        "float64-differences": check_float64_differences,
-        "taylor-order": check_taylor_order,
-        "dot-product": check_dot_product,
-        "convergence-rate": check_convergence_rate,
-        "evaluations": check_evaluations,
-        "saved-bytes": check_saved_bytes,
-        "repeatable": check_repeatable,
-        "linear": check_linear,
-        "cotangent-layout": check_cotangent_layout,
-        "untouched": check_untouched,
-        "samples": check_samples,
-        "random-replay": check_random_replay,
-        "refusals": check_refusals,
-        "errors-surface": check_errors_surface,
-        "reference-agreement": check_reference_agreement,
-        "oracle": check_oracle,
-    }
-)
-"""Every check by its name. `check_backward_states` also returns the rows of "not-stored"."""
+def checks_of(package: ModuleType) -> dict[str, Check[Any]]:
+    """The checks that the modules of a package declare, by name, in the order of the tables."""
+    checks: list[Check[Any]] = list(declared(package, "CHECK").values())
+    checks.sort(key=lambda check: (TOPICS.index(check.topic), check.name))
+    return {check.name: check for check in checks}
 
 
-def measure(check: str, trial: Trial) -> list[Measurement]:
-    """Run one check on one trial; an exception becomes a row that says so and fails.
+CHECKS: Mapping[str, Check[Any]] = MappingProxyType(checks_of(sys.modules[__name__]))
+"""Every check by its name, in the order of the tables."""
 
-    Args:
-        check: a key of `CHECKS`.
-        trial: the trial.
-    """
-    random = torch.get_rng_state()
-    try:
-        with torch.enable_grad():
-            return CHECKS[check](trial)
-    except Exception as error:  # noqa: BLE001  (whatever a subject raises is a finding, and the other checks go on)
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-        reason = f"{type(error).__name__}: {error}{place}"
-        return [trial.row(check, leaf="all", status="failed", reason=reason)]
-    finally:
-        torch.set_rng_state(random)
+CRITERIA: Mapping[str, Criterion] = MappingProxyType({name: check.criterion for name, check in CHECKS.items()})
+"""Every criterion by the name of its check."""
+
+
+def checks_for(case: Case) -> tuple[Check[Any], ...]:
+    """The checks that measure a case, the same in every profile and in a replay."""
+    return tuple(check for check in CHECKS.values() if check.applies(case))
+
+
+def measure(check: str, bench: Bench) -> list[Measurement]:
+    """Run one check by its name; see `Check.measured`."""
+    return CHECKS[check].measured(bench)

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from verify.checks.ratio import ratio_row
-from verify.checks.trial import Trial, cost
+from collections.abc import Iterator
+
+from verify.case import Case
+from verify.checks._check import Check
+from verify.checks._where import FINE, referred, state_shape
+from verify.criteria import RATIO_LIMIT, RATIO_WHY, ROUNDING_POWER, Criterion
+from verify.plan import Place
+from verify.reading import RATIO
 from verify.result import Measurement
 from verify.subject import Adjoint
+from verify.trial.ratio import ratio_row
+from verify.trial.trial import Trial, cost
 
 
 ADJOINTS: tuple[Adjoint, ...] = ("reversible", "unrolled")
+
+
+def places(case: Case) -> Iterator[Place]:
+    """A row per state, and in float64 per adjoint."""
+    for adjoint in _adjoints(case):
+        for leaf in ("z1", "y1"):
+            yield Place(adjoint=adjoint, leaf=leaf, shape=state_shape(case))
 
 
 def check_forward(trial: Trial) -> list[Measurement]:
@@ -29,7 +44,7 @@ def check_forward(trial: Trial) -> list[Measurement]:
     expected = trial.references.n_step(trial.problem, case.beta, case.num_steps)
     scale = trial.scale()
     rows: list[Measurement] = []
-    for adjoint in ADJOINTS if case.dtype == "float64" else ADJOINTS[:1]:
+    for adjoint in _adjoints(case):
         seen = trial.observe(adjoint)
         for leaf, got, state, spread in (
             ("z1", seen.z1, expected.z, scale.forward_z),
@@ -39,7 +54,6 @@ def check_forward(trial: Trial) -> list[Measurement]:
             rows.append(
                 ratio_row(
                     trial,
-                    "forward",
                     leaf,
                     got,
                     state,
@@ -50,3 +64,29 @@ def check_forward(trial: Trial) -> list[Measurement]:
                 )
             )
     return rows
+
+
+def _adjoints(case: Case) -> tuple[Adjoint, ...]:
+    return ADJOINTS if case.dtype == FINE else ADJOINTS[:1]
+
+
+CHECK = Check(
+    name="forward",
+    topic="states",
+    criterion=Criterion(
+        claim="z1 and y1 are the N-step iterates, up to rounding",
+        comparison="<=",
+        threshold=RATIO_LIMIT,
+        why=RATIO_WHY,
+        unit="ratio R",
+        reading=RATIO,
+        power=ROUNDING_POWER,
+        logic=True,
+        reference=True,
+        observed="args",
+    ),
+    kills=("one-step-too-few", "one-step-too-many", "state-before-last-update", "float32-forward"),
+    applies=referred,
+    places=places,
+    rows=check_forward,
+)

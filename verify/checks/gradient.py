@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 
-from verify.checks.observation import Binding, Observation
-from verify.checks.ratio import ratio_row, reversal_loses_the_states
-from verify.checks.trial import Trial, cost
+from verify.case import Case
+from verify.checks._check import Check
+from verify.checks._where import leaf_shapes, referred
+from verify.criteria import RATIO_LIMIT, RATIO_WHY, ROUNDING_POWER, Criterion
+from verify.plan import Place
+from verify.reading import RATIO
 from verify.result import Measurement
 from verify.subject import Adjoint
+from verify.trial.gradients import gradient_rows
+from verify.trial.trial import Trial
 
 
 ADJOINTS: tuple[Adjoint, ...] = ("reversible", "default", "unrolled")
-BINDINGS: tuple[Binding, ...] = ("module", "closure")
+
+
+def places(case: Case) -> Iterator[Place]:
+    """A row per adjoint and leaf."""
+    for adjoint in _adjoints(case):
+        for leaf, shape in leaf_shapes(case).items():
+            yield Place(adjoint=adjoint, target="n-step", leaf=leaf, shape=shape)
 
 
 def check_gradient(trial: Trial) -> list[Measurement]:
@@ -30,50 +41,32 @@ def check_gradient(trial: Trial) -> list[Measurement]:
     References:
         McCallum, Arora, Foster, arXiv 2509.12917, the reversible backward pass; (THEORY 1, M1).
     """
-    return [row for adjoint in _adjoints(trial) for row in _rows(trial, "gradient", adjoint, trial.observe(adjoint))]
+    return [row for adjoint in _adjoints(trial.case) for row in gradient_rows(trial, adjoint, trial.observe(adjoint))]
 
 
-def check_bindings(trial: Trial) -> list[Measurement]:
-    """Compare the gradients of module parameters and of captured tensors, as `check_gradient` does those of args.
-
-    Returns:
-        A row per binding and leaf, the leaf "module args.W" or "closure args.W".
-
-    How this can fail: the adjoint differentiates what it is passed and not what f reads.
-
-    References:
-        The reentrant form of torch.utils.checkpoint loses captured tensors in the same way (its documentation).
-    """
-    rows: list[Measurement] = []
-    for binding in BINDINGS:
-        rows += _rows(trial, "bindings", "reversible", trial.observe("reversible", binding), f"{binding} ")
-    return rows
-
-
-def _adjoints(trial: Trial) -> tuple[Adjoint, ...]:
+def _adjoints(case: Case) -> tuple[Adjoint, ...]:
     """All three; the unrolled one, a yardstick, only where states and f have one dtype of at least float32."""
-    plain = trial.case.dtype == trial.case.state_dtype and trial.case.dtype != "bfloat16"
+    plain = case.dtype == case.state_dtype and case.dtype != "bfloat16"
     return ADJOINTS if plain else ADJOINTS[:2]
 
 
-def _rows(trial: Trial, check: str, adjoint: Adjoint, seen: Observation, prefix: str = "") -> list[Measurement]:
-    case = trial.case
-    expected = trial.references.n_step(trial.problem, case.beta, case.num_steps)
-    scale = trial.scale("unrolled" if adjoint == "unrolled" else "reversible")
-    spoilt = adjoint == "reversible" and reversal_loses_the_states(trial)
-    return [
-        ratio_row(
-            trial,
-            check,
-            prefix + leaf,
-            seen.gradients.get(leaf),
-            gradient,
-            scale=scale.gradient[leaf],
-            uncertainty=expected.uncertainty[leaf],
-            adjoint=adjoint,
-            least_power=math.inf if spoilt else 0.0,
-            target="n-step",
-            **cost(seen),
-        )
-        for leaf, gradient in expected.gradient.items()
-    ]
+CHECK = Check(
+    name="gradient",
+    topic="gradients",
+    criterion=Criterion(
+        claim="each leaf's gradient is the gradient of the N-step map, up to rounding",
+        comparison="<=",
+        threshold=RATIO_LIMIT,
+        why=RATIO_WHY,
+        unit="ratio R",
+        reading=RATIO,
+        power=ROUNDING_POWER,
+        logic=True,
+        reference=True,
+        observed="args",
+    ),
+    kills=("coupling-dropped", "relative-error-1e-9", "float32-accumulators", "args-lost", "last-steps-only"),
+    applies=referred,
+    places=places,
+    rows=check_gradient,
+)

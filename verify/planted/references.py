@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from verify.checks.references import References
 from verify.problems.problem import Problem
 from verify.reference import FixedPoint, NStep, n_step
 from verify.reference.arithmetic.multiprecision import Multiprecision
 from verify.rounding.scale import Differentiation, RoundingScale
+from verify.trial.references import References
 
 
 _WIDE = Multiprecision(60)

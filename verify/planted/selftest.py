@@ -2,72 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from verify.case import BITWISE, Case
-from verify.checks import References, Trial, measure
-from verify.checks.envelope import measure_envelope
-from verify.checks.grid import GRID, measure_grid_case
-from verify.criteria import CRITERIA, Criterion
-from verify.gate import CURVES, judge, judge_row, judge_spread
-from verify.planted import algebra, bitwise, counting, lost, precision, references, runs, state
+from verify.checks import CRITERIA, Check, References, checks_for
+from verify.checks._planned import lost_rows, planned_rows
+from verify.environment import describe
+from verify.gate import judge, judge_row
+from verify.judge.faults import GATE
+from verify.judge.whole import judge_spread
+from verify.plan import Plan, PlannedCurve, PlannedFault, curve_key
+from verify.planted import runs
 from verify.planted.base import Honest
-from verify.problems import get_problem
-from verify.result import ENVIRONMENT_KEYS, Curve, FaultRecord, Measurement, Results
+from verify.planted.faults import CONTROLS, REFERENCE_FAULTS, RUN_FAULTS, SUBJECT_FAULTS, fault_names
+from verify.result import Curve, FaultRecord, Measurement, Results
 from verify.subject import Subject
+from verify.trial.benches import bench_of
+from verify.trial.grid import GRID
+from verify.trial.reach import envelope_cases
 
 
 Progress = Callable[[int, int, str], None]
 
-GATE = "gate"
-"""Stands in `killed_by` for the rules of the gate that are about the run as a whole."""
 
-EVERYWHERE = (
-    "forward",
-    "reconstruction",
-    "backward-states",
-    "gradient",
-    "evaluations",
-    "untouched",
-)
-ONCE = (
-    "bindings",
-    "implicit-gradient",
-    "relative-to-unrolled",
-    "rounding-bound",
-    "finite-differences",
-    "float64-differences",
-    "taylor-order",
-    "dot-product",
-    "saved-bytes",
-    "repeatable",
-    "linear",
-    "cotangent-layout",
-    "samples",
-    "random-replay",
-    "refusals",
-    "errors-surface",
-    "reference-agreement",
-    "oracle",
-)
-RATES = ("convergence-rate", "target-difference")
-BITWISE_CHECKS = ("bitwise-states", "bitwise-cotangents", "gradient", "relative-to-unrolled")
+@dataclass(frozen=True)
+class Stand:
+    """A case on which faults are tried.
 
-CASES: tuple[tuple[Case, tuple[str, ...]], ...] = (
-    (Case("dense-tanh", 0.8, 4), (*EVERYWHERE, *ONCE)),
-    (Case("affine-general", 0.3, 3), (*EVERYWHERE, "relative-to-unrolled")),
-    (Case("kepler", 0.8, 6), EVERYWHERE),
-    (Case("kepler", 0.8, 6, "float32", "float32"), EVERYWHERE),
-    (Case("affine-real", 0.8, 4), (*RATES, "oracle")),
-    (Case("dense-tanh", 0.75, 16, "float32", solver=BITWISE), BITWISE_CHECKS),
-    (Case("dense-tanh", 0.75, 16, solver=BITWISE), ("bitwise-states", "tape-bytes", "bitwise-refusals")),
+    Args:
+        case: the case.
+        again: whether every check that applies to it is run, or those that no earlier stand had.
+    """
+
+    case: Case
+    again: bool = True
+
+
+STANDS: tuple[Stand, ...] = (
+    Stand(Case("dense-tanh", 0.8, 4)),
+    Stand(Case("affine-general", 0.3, 3)),
+    Stand(Case("kepler", 0.8, 6)),
+    Stand(Case("kepler", 0.8, 6, "float32", "float32")),
+    Stand(Case("affine-real", 0.8, 4), again=False),
+    Stand(Case("dense-tanh", 0.5, 4), again=False),
+    Stand(Case("dense-tanh", 0.75, 4, "float32", solver=BITWISE)),
+    Stand(Case("dense-tanh", 0.75, 4, solver=BITWISE), again=False),
+    Stand(Case("dense-tanh", 0.75, 16, solver=BITWISE)),
+    Stand(Case(GRID, 0.8, 64)),
+    *(Stand(case) for case in envelope_cases("cpu")[:2]),
 )
 """Starts away from 0, cotangents on both states, Jacobians that are not symmetric, beta not dyadic, few steps."""
 
-GRID_CASE = Case(GRID, 0.8, 64)
 GRID_CONSTANTS = (0.5, 0.9)
 
 
@@ -80,21 +68,13 @@ class _Fault(Protocol):
     def description(self) -> str: ...
 
 
-SUBJECT_FAULTS: tuple[type[Honest], ...] = (
-    *algebra.FAULTS,
-    *counting.FAULTS,
-    *lost.FAULTS,
-    *precision.FAULTS,
-    *state.FAULTS,
-    *bitwise.FAULTS,
-)
-REFERENCE_FAULTS = references.FAULTS
-RUN_FAULTS: tuple[runs.RunFault, ...] = runs.FAULTS
-
-
-def fault_names() -> tuple[str, ...]:
-    """The names of all planted faults, in the order in which the selftest runs them."""
-    return tuple(fault.name for fault in (*SUBJECT_FAULTS, *REFERENCE_FAULTS, *RUN_FAULTS))
+def stands() -> tuple[tuple[Case, Check[Any]], ...]:
+    """Each case with each check that is run on it."""
+    found: list[tuple[Case, Check[Any]]] = []
+    for stand in STANDS:
+        had = set[str]() if stand.again else {check.name for _, check in found}
+        found += [(stand.case, check) for check in checks_for(stand.case) if check.name not in had]
+    return tuple(found)
 
 
 def selftest(progress: Progress | None = None, only: Iterable[str] | None = None) -> tuple[FaultRecord, ...]:
@@ -122,8 +102,8 @@ def selftest(progress: Progress | None = None, only: Iterable[str] | None = None
     records.append(
         FaultRecord(
             fault="honest-run",
-            description="a whole run of the control: the gate must hold",
-            killed_by=() if judge(run, _criteria()).verdict == "holds" else (GATE,),
+            description=CONTROLS["honest-run"],
+            killed_by=() if judge(run, run_plan()).verdict == "holds" else (GATE,),
             expected=False,
         )
     )
@@ -142,23 +122,11 @@ def selftest(progress: Progress | None = None, only: Iterable[str] | None = None
     return tuple(records)
 
 
-def shortfalls(records: Iterable[FaultRecord], criteria: Mapping[str, Criterion] = CRITERIA) -> tuple[str, ...]:
-    """What a selftest falls short of, one sentence each: a fault that survives, a control killed, an idle check."""
-    records = tuple(records)
-    found = [f"{r.fault} survives: {r.description}" for r in records if r.expected and not r.killed_by]
-    found += [f"{r.fault} is killed by {', '.join(r.killed_by)}" for r in records if not r.expected and r.killed_by]
-    killers = {check for record in records for check in record.killed_by}
-    found += [f"{check} kills no fault" for check in criteria if check not in killers]
-    return tuple(found)
-
-
 def _measure(subject: Subject, sources: References) -> list[Measurement]:
-    rows: list[Measurement] = []
-    for case, checks in CASES:
-        trial = Trial(case, subject, get_problem(case.problem), sources)
-        for check in checks:
-            rows += measure(check, trial)
-    return [*rows, *measure_grid_case(subject, GRID_CASE, GRID_CONSTANTS), *measure_envelope(subject, cases=2)]
+    benches = {
+        stand.case: bench_of(stand.case, subject, references=sources, constants=GRID_CONSTANTS) for stand in STANDS
+    }
+    return [row for case, check in stands() for row in check.measured(benches[case])]
 
 
 def _killers_of(subject: Subject, sources: References) -> tuple[str, ...]:
@@ -167,38 +135,46 @@ def _killers_of(subject: Subject, sources: References) -> tuple[str, ...]:
 
 def _killers(rows: list[Measurement]) -> tuple[str, ...]:
     """The checks whose rows, or whose spread of rows, the gate fails."""
-    failed = {row.check for row in rows if judge_row(row).passed is False}
-    spread = {finding.check for finding in judge_spread(rows)}
+    failed = {row.check for row in rows if judge_row(row, CRITERIA).passed is False}
+    spread = {finding.check for finding in judge_spread(rows, CRITERIA)}
     return tuple(check for check in CRITERIA if check in failed | spread)
 
 
 def _as_run(rows: list[Measurement]) -> Results:
     """The control's rows as a whole run, so that faults of the run itself can be planted in it."""
-    everything = tuple(CRITERIA)
     return Results(
-        profile="selftest",
+        profile=_PROFILE,
         command="revdeq selftest",
-        started="",
-        finished="",
-        environment=dict.fromkeys(ENVIRONMENT_KEYS, ""),
+        started="2026-01-01T00:00:00+00:00",
+        finished="2026-01-02T00:00:00+00:00",
+        environment=describe(),
         subject=Honest.name,
+        devices=("cpu",),
         complete=True,
         measurements=tuple(rows),
-        curves=tuple(
-            Curve(name=name, problem="none", solver="reversible", x_name="x", y_name="y", x=(1.0,), y=(1.0,))
-            for name in CURVES
-        ),
+        curves=(_CURVE,),
         selftest=(
             FaultRecord(fault="control", description="", killed_by=(), expected=False),
-            FaultRecord(fault="planted", description="", killed_by=everything),
+            FaultRecord(fault="planted", description="", killed_by=tuple(CRITERIA)),
         ),
     )
 
 
-def _criteria() -> dict[str, Criterion]:
-    """The table with one row as the least number, since the selftest has few cases."""
-    return {check: replace(criterion, least=1, least_logic=0) for check, criterion in CRITERIA.items()}
+_PROFILE = "selftest"
+_CURVE = Curve(name="convergence", problem="none", solver="reversible", x_name="x", y_name="y", x=(1.0,), y=(1.0,))
+
+
+def run_plan() -> Plan:
+    """The plan of the control's run."""
+    return Plan(
+        profile=_PROFILE,
+        criteria=CRITERIA,
+        rows=planned_rows(stands()),
+        curves={curve_key(_CURVE): PlannedCurve(("x", "y"))},
+        faults={"control": PlannedFault("", expected=False), "planted": PlannedFault("", expected=True)},
+        lost=lost_rows(stands()),
+    )
 
 
 def _refused(fault: runs.RunFault, run: Results) -> tuple[str, ...]:
-    return (GATE,) if judge(fault.corrupt(run), _criteria()).verdict == "falls short" else ()
+    return (GATE,) if judge(fault.corrupt(run), run_plan()).verdict == "falls short" else ()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from verify.problems import data
 from verify.problems.operations import Operations
 from verify.problems.problem import Float64Array, Problem, Spectrum
+from verify.problems.scope import Declared, Scope
 
 
 _HADAMARD = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=np.float64) / 2
@@ -134,3 +135,23 @@ def affine_expanding() -> Problem:
         "affine-expanding", "Affine map with eigenvalue -5/4: divergent", np.diag(values), list(map(complex, values)),
         1.25, "exact", "real",
     )  # fmt: skip
+
+
+PROBLEMS: Declared = {
+    "affine-real": (affine_real, Scope(betas=(1.25,), targets=True, bitwise=True)),
+    "affine-imaginary": (affine_imaginary, Scope(betas=(0.75,))),
+    "affine-general": (affine_general, Scope(bitwise=True)),
+    "affine-defective": (affine_defective, Scope(straight=False, bitwise=True)),
+    "affine-slow": (
+        affine_slow,
+        Scope(
+            quick=False,
+            correlated={
+                ("bfloat16", 16): "the roundings of its steps share their sign and add up, where the error model takes "
+                "them to be independent: at beta 1.2 to more than three times as much",
+            },
+        ),
+    ),
+    "affine-rotation": (affine_rotation, Scope(quick=False, straight=False)),
+    "affine-expanding": (affine_expanding, Scope(quick=False, straight=False)),
+}

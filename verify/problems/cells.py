@@ -9,6 +9,7 @@ import numpy as np
 from verify.problems import data
 from verify.problems.operations import Operations
 from verify.problems.problem import Problem
+from verify.problems.scope import Declared, Scope
 
 
 _EPS = 2.0**-16
@@ -163,3 +164,11 @@ def attention() -> Problem:
         contraction_kind="none",
         spectrum="nonlinear",
     )
+
+
+PROBLEMS: Declared = {
+    "dense-tanh": (dense_tanh, Scope(betas=(0.3, 0.95, 1.25), bitwise=True)),
+    "dense-softplus": (dense_softplus, Scope(straight=False)),
+    "conv-group-norm": (conv_group_norm, Scope(bitwise=True)),
+    "attention": (attention, Scope(bitwise=True)),
+}

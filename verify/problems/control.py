@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from verify.problems import data
 from verify.problems.operations import Operations
 from verify.problems.problem import Float64Array, Problem
+from verify.problems.scope import Declared, Scope
 
 
 _STEP = 0.5
@@ -138,3 +139,12 @@ def bellman() -> Problem:
         oracle_float64=lambda: policy_values(transition, reward, _DISCOUNT),
         oracle_source="scipy.linalg.solve",
     )
+
+
+PROBLEMS: Declared = {
+    "riccati": (
+        riccati,
+        Scope(outside={1.9: "the states leave the positive definite matrices, where f has poles"}),
+    ),
+    "bellman": (bellman, Scope(targets=True)),
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from verify.problems.operations import Operations
+from verify.problems.scope import Scope
 from verify.problems.torch_operations import TorchOperations
 
 
@@ -51,6 +52,7 @@ class Problem:
         answer_source: what `closed_form` uses.
         oracle_float64: the fixed point by a routine that we did not write (scipy, numpy), in float64.
         oracle_source: the name of that routine.
+        scope: what profiles measure of it.
 
     Raises:
         ValueError: an array of another dtype or shape, a number that bfloat16 does not hold, a contraction constant
@@ -75,6 +77,7 @@ class Problem:
     answer_source: str = ""
     oracle_float64: Callable[[], Float64Array] | None = None
     oracle_source: str = ""
+    scope: Scope = field(default_factory=Scope)
 
     def __post_init__(self) -> None:
         arrays = {"z0": self.z0, "cotangent_z": self.cotangent_z, "cotangent_y": self.cotangent_y}
@@ -102,6 +105,11 @@ class Problem:
     def oracle(self) -> Float64Array | None:
         """The fixed point by a float64 routine that we did not write, or None."""
         return None if self.oracle_float64 is None else self.oracle_float64()
+
+    @property
+    def contracts(self) -> bool:
+        """Whether no contraction constant of 1 or more is known of it: its fixed point attracts."""
+        return self.contraction_constant is None or self.contraction_constant < 1
 
     @property
     def leaves(self) -> tuple[str, ...]:

@@ -1,34 +1,29 @@
-"""The problems by name, and which profile runs which."""
+"""The problems by name: those that the modules of this package declare."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache, partial
+from types import MappingProxyType, ModuleType
 
-from verify.problems import affine, cells, control, scalar
+from verify.discovery import declared
 from verify.problems.problem import Problem
+from verify.problems.scope import Declared, Scope
 
 
-PROBLEMS: dict[str, Callable[[], Problem]] = {
-    "affine-real": affine.affine_real,
-    "affine-imaginary": affine.affine_imaginary,
-    "affine-general": affine.affine_general,
-    "affine-defective": affine.affine_defective,
-    "affine-slow": affine.affine_slow,
-    "affine-rotation": affine.affine_rotation,
-    "affine-expanding": affine.affine_expanding,
-    "kepler": scalar.kepler,
-    "lambert-w": scalar.lambert_w,
-    "colebrook": scalar.colebrook,
-    "riccati": control.riccati,
-    "bellman": control.bellman,
-    "dense-tanh": cells.dense_tanh,
-    "dense-softplus": cells.dense_softplus,
-    "conv-group-norm": cells.conv_group_norm,
-    "attention": cells.attention,
-}
+def _made(make: Callable[[], Problem], scope: Scope) -> Problem:
+    return replace(make(), scope=scope)
 
-_BEYOND_QUICK = ("affine-slow", "affine-rotation", "affine-expanding")
+
+def problems_of(package: ModuleType) -> dict[str, Callable[[], Problem]]:
+    """The problems that the modules of a package declare, by name."""
+    modules: list[Declared] = list(declared(package, "PROBLEMS").values())
+    return {name: partial(_made, *entry) for module in modules for name, entry in module.items()}
+
+
+PROBLEMS: Mapping[str, Callable[[], Problem]] = MappingProxyType(problems_of(sys.modules["verify.problems"]))
 
 
 @cache
@@ -54,4 +49,4 @@ def problem_names(profile: str) -> tuple[str, ...]:
     """
     if profile not in ("quick", "full", "nightly"):
         raise ValueError(f"profile is {profile!r}; choose quick, full or nightly")
-    return tuple(name for name in PROBLEMS if profile != "quick" or name not in _BEYOND_QUICK)
+    return tuple(name for name in PROBLEMS if profile != "quick" or get_problem(name).scope.quick)

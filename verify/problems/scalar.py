@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from verify.problems import data
 from verify.problems.operations import Operations
 from verify.problems.problem import Float64Array, Problem
+from verify.problems.scope import Declared, Scope
 
 
 _ECCENTRICITY = np.array([[0.25], [0.75]])
@@ -181,3 +182,15 @@ def colebrook() -> Problem:
         oracle_float64=_colebrook_oracle,
         oracle_source="scipy.optimize.brentq",
     )
+
+
+PROBLEMS: Declared = {
+    "kepler": (kepler, Scope(betas=(1.2,), targets=True, bitwise=True)),
+    "lambert-w": (
+        lambert_w,
+        Scope(
+            outside={1.9: "the iteration diverges, and x exp(-z) takes its states out of every range of numbers"},
+        ),
+    ),
+    "colebrook": (colebrook, Scope(straight=False)),
+}

@@ -58,6 +58,10 @@ class ErrorBounds:
     gradient: dict[str, float]
 
 
+BOUNDED_LEAVES = ("z0", "args.W", "args.b")
+"""The leaves whose gradients have bounds."""
+
+
 def error_bounds(
     problem: Problem,
     beta: float,

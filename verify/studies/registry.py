@@ -18,10 +18,12 @@ class Study:
 
     Args:
         name: what it is, unique; the name of its task.
+        names: of the curves that it gives, at least one of each.
         curves: profile ("quick", "full" or "nightly") -> its curves. It runs in a worker process, on one thread.
     """
 
     name: str
+    names: tuple[str, ...]
     curves: Callable[[str], Iterable[Curve]]
 
 
@@ -34,9 +36,25 @@ def _cost(profile: str) -> Iterable[Curve]:
 
 
 STUDIES: tuple[Study, ...] = (
-    Study("convergence-study", _convergence),
-    Study("round-off-study", roundoff_curves),
-    Study("cost-study", _cost),
+    Study(
+        "convergence-study",
+        ("eigenvalues", "rate-against-beta", "evaluations-to-tolerance", "evaluations-of-estimate", "bits-lost"),
+        _convergence,
+    ),
+    Study(
+        "round-off-study",
+        (
+            *("mode-gradient-error", "mode-reconstruction", "mode-bytes", "mode-peak", "mode-time"),
+            *("envelope-predicted", "envelope-measured", "envelope-error"),
+            *("census-forgotten", "census-lost", "census-bound", "census-returned"),
+        ),
+        roundoff_curves,
+    ),
+    Study(
+        "cost-study",
+        ("cost-evaluations", "cost-vjps", "cost-bytes", "cost-ratio", "cost-seconds"),
+        _cost,
+    ),
 )
 """Every study, in the order of the results; a new one is a line here."""
 

@@ -6,7 +6,7 @@ import torch
 
 from revdeq.rates import spectral_rate
 from verify.case import Case
-from verify.checks.grid import CONSTANTS, GRID, STEPS, grid_cases, measure_grid, measure_grid_case, sweep
+from verify.checks import CRITERIA
 from verify.gate import judge_row
 from verify.planted.algebra import JacobiUpdate
 from verify.planted.base import Honest
@@ -16,19 +16,26 @@ from verify.studies.rates.curves import SHARP, rate_against_beta_of
 from verify.studies.rates.race import enclosing_ellipse, fastest_beta, steps_to_tolerance
 from verify.subject import RevdeqSubject
 from verify.sweep import run
+from verify.tasks import GridTask, measure_case
+from verify.trial.grid import CONSTANTS, GRID, STEPS, GridBench, grid_cases, sweep
 
 
 CASE = Case(GRID, 0.8, 64)
 
 
+def measured_by(subject, constants=CONSTANTS):
+    return measure_case(GridBench(CASE, subject, constants))
+
+
 @pytest.fixture(scope="module")
 def measured():
-    return measure_grid(RevdeqSubject(), "cpu")
+    part = GridTask("cpu").measure("revdeq")
+    return part.measurements, part.curves
 
 
 def test_every_row_of_the_grid_passes_and_two_thirds_have_power(measured):
     rows, _ = measured
-    verdicts = [judge_row(row).passed for row in rows]
+    verdicts = [judge_row(row, CRITERIA).passed for row in rows]
     assert False not in verdicts
     assert sum(v is True for v in verdicts) >= 2 * len(verdicts) / 3
     assert len({(row.check, row.case, row.leaf) for row in rows}) == len(rows)
@@ -54,13 +61,13 @@ def test_grid_has_at_least_two_thousand_cells(measured):
 
 
 def test_control_passes_the_grid_like_the_product():
-    rows = measure_grid_case(Honest(), CASE)
-    assert {judge_row(row).passed for row in rows} == {True}
+    rows = measured_by(Honest())
+    assert {judge_row(row, CRITERIA).passed for row in rows} == {True}
 
 
 def test_jacobi_update_is_slower_than_the_rate_and_above_the_bound():
-    rows = measure_grid_case(JacobiUpdate(), CASE, (0.5, 0.9))
-    failed = {row.check for row in rows if judge_row(row).passed is False}
+    rows = measured_by(JacobiUpdate(), (0.5, 0.9))
+    failed = {row.check for row in rows if judge_row(row, CRITERIA).passed is False}
     assert failed == {"rate-grid", "rate-bound"}
 
 
@@ -69,7 +76,7 @@ def test_another_beta_than_asked_for_is_seen():
         def half(self, state, value, beta):
             return super().half(state, value, 0.97 * beta)
 
-    failed = {row.check for row in measure_grid_case(Damped(), CASE) if judge_row(row).passed is False}
+    failed = {row.check for row in measured_by(Damped()) if judge_row(row, CRITERIA).passed is False}
     assert "rate-grid" in failed
 
 
@@ -83,9 +90,9 @@ def test_a_subject_that_raises_or_skips_evaluations_fails_every_row():
             return 1
 
     for subject, said in ((Raises(), "no half step today"), (Idle(), "64 steps evaluated f 2 times")):
-        rows = measure_grid_case(subject, CASE)
-        assert [row.check for row in rows] == ["rate-grid", "rate-bound"]
-        assert all(judge_row(row).passed is False and said in row.reason for row in rows)
+        rows = measured_by(subject)
+        assert {row.check for row in rows} == {"rate-grid", "rate-bound"}
+        assert all(judge_row(row, CRITERIA).passed is False and said in row.reason for row in rows)
 
 
 def test_maps_that_would_overflow_are_left_out_and_the_others_measured():

@@ -35,7 +35,7 @@ def shares(name: str, beta: float, num_steps: int, dtype: torch.dtype, state_dty
     for leaf in (z0, *args.values()):
         leaf.requires_grad_()
     solver = Reversible(beta, state_dtype=state_dtype)
-    adjoint = ReversibleAdjoint(min_bits=0)
+    adjoint = ReversibleAdjoint(verify=False)
     solution: Any = solve(problem.function, z0, args, solver=solver, adjoint=adjoint, max_steps=num_steps)
     cotangents = (torch.from_numpy(c).to(dtype) for c in (problem.cotangent_z, problem.cotangent_y))
     loss = torch.stack([(s * c).sum() for s, c in zip((solution.z1, solution.y1), cotangents, strict=True)]).sum()
@@ -118,7 +118,7 @@ def test_rebuilt_states_stay_within_their_bounds(beta):
     bounds = error_bounds(problem, beta, steps, unit_roundoff_state=2.0**-24, unit_roundoff_function=2.0**-24)
     reference = n_step(problem, beta, steps)
     z0, args = problem.inputs(torch.float32, "cpu")
-    solver = Reversible(beta, state_dtype=torch.float32)
+    solver = Reversible(beta, state_dtype=torch.float32).bound_to(None, steps)
 
     def evaluate(state: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (problem.function(state[0], args),)

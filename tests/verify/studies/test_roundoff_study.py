@@ -169,7 +169,9 @@ def test_studies_have_names_of_their_own_and_are_about_revdeq_alone(monkeypatch)
         asked.append(profile)
         return [curve]
 
-    monkeypatch.setattr("verify.studies.registry.STUDIES", (Study("one", lambda _: []), Study("two", curves)))
+    monkeypatch.setattr(
+        "verify.studies.registry.STUDIES", (Study("one", ("a",), lambda _: []), Study("two", ("b",), curves))
+    )
     assert measure_study("two", "quick", "revdeq") == [curve]
     assert asked == ["quick"]
     assert measure_study("one", "quick", "another:subject") == []

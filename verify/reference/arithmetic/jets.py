@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from verify.reference.arithmetic.balls import filled
 from verify.reference.arithmetic.protocol import Arithmetic, Array, BoolArray
+
+
+@runtime_checkable
+class WithHints(Protocol):
+    """An arithmetic whose floating values may be looked at only where no result depends on what is seen."""
+
+    def hint(self, x: Array) -> NDArray[np.float64]:
+        """Float64 numbers near the array's."""
+        ...
 
 
 class WithPi(Arithmetic, Protocol):
@@ -93,6 +102,11 @@ class Jets:
     def to_float64(self, x: Array) -> NDArray[np.float64]:
         """The nearest float64 of every value."""
         return self.inner.to_float64(self.parts(x)[0])
+
+    def hint(self, x: Array) -> NDArray[np.float64]:
+        """Float64 numbers near the values, for a choice between two ways to write the same function."""
+        value = self.parts(x)[0]
+        return self.inner.hint(value) if isinstance(self.inner, WithHints) else self.inner.to_float64(value)
 
     def rounded(self, x: Array) -> Array:
         """The array itself."""

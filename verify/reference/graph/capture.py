@@ -46,11 +46,18 @@ class Recording(TorchFunctionMode):
     def restore(self) -> list[torch.Tensor]:
         """Undo what the function wrote into captured tensors, and say which ones it wrote into."""
         # By value: some kernels, batch norm's among them, write without counting the tensor's version up.
-        written = [pair for pair in self._before if not torch.equal(pair[0], pair[1])]
+        written = [pair for pair in self._before if not _equal(*pair)]
         with torch.no_grad():
             for tensor, copy in written:
                 tensor.copy_(copy)
         return [tensor for tensor, _ in written]
+
+
+def _equal(tensor: torch.Tensor, copy: torch.Tensor) -> bool:
+    """Equal in every number, a NaN being equal to itself."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return torch.equal(tensor, copy)
+    return bool(torch.all((tensor == copy) | ((tensor != tensor) & (copy != copy))))
 
 
 class Substitution(TorchFunctionMode):
@@ -58,11 +65,13 @@ class Substitution(TorchFunctionMode):
 
     Args:
         pairs: what stands in for what, as (original, replacement).
-        before: called before every torch function.
+        before: called before every torch function, with it and its arguments.
     """
 
     def __init__(
-        self, pairs: list[tuple[torch.Tensor, torch.Tensor]], before: Callable[[], None] | None = None
+        self,
+        pairs: list[tuple[torch.Tensor, torch.Tensor]],
+        before: Callable[[Callable[..., Any], Any], None] | None = None,
     ) -> None:
         super().__init__()
         self._before = before
@@ -79,10 +88,11 @@ class Substitution(TorchFunctionMode):
         def replacement(tensor: torch.Tensor) -> torch.Tensor:
             return self._replacements.get(id(tensor), tensor)
 
-        if self._before is not None:
-            self._before()
         options: dict[str, Any] = tree_map_only(torch.Tensor, replacement, kwargs or {})
-        return func(*tree_map_only(torch.Tensor, replacement, args), **options)
+        given = tree_map_only(torch.Tensor, replacement, args)
+        if self._before is not None:
+            self._before(func, given)
+        return func(*given, **options)
 
 
 def _tensors(tree: Any) -> Iterator[torch.Tensor]:

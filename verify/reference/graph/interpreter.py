@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,15 @@ from verify.reference.graph.registry import Rule, is_covered, rule_for
 
 class ShapeError(RuntimeError):
     """A rule returned another shape than torch recorded: the rule is wrong."""
+
+
+@runtime_checkable
+class FollowsNodes(Protocol):
+    """An arithmetic that wants to know which node of the graph its next operations are of."""
+
+    def at_node(self, node: int) -> None:
+        """Say which."""
+        ...
 
 
 def check_covered(graph: Graph) -> None:
@@ -190,6 +199,8 @@ class Program:
                 raise item
             return item
         options = step.options and {key: substituted(item, values) for key, item in step.options.items()}
+        if isinstance(self.ops, FollowsNodes):
+            self.ops.at_node(step.number - self.graph.first_node)
         result = step.rule(self.ops, *arguments, **options)
         outputs = result if isinstance(result, tuple) else (result,)
         for output, kind in zip(outputs, step.node.outputs, strict=False):

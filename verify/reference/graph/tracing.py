@@ -60,21 +60,38 @@ class Traced:
 
     Attributes:
         forward: inputs are the state's leaves, the floating leaves of args and the captured tensors; outputs are f's.
-        linearised: the same inputs and a cotangent for each output of f; outputs are f's, named "f", and the gradients
-            of `leaves`, by name, so that who knows the state gets both from one evaluation of f.
+        backward: the same inputs and a cotangent for each output of f; outputs are f's, named "f", and the gradients
+            of `leaves`, by name, so that who knows the state gets both from one evaluation of f;
+            or None.
         values: the tensors at which it was traced, by input name (cotangents not among them).
         state: names of the state's leaves.
         leaves: names of all leaves that have a gradient: the state's, then floating args, then captured tensors that
             require grad.
         casts: the casts between floating dtypes inside f, as sentences; the interpreter drops them.
+        cuts: lines of the user's source at which something that a gradient could flow through is detached, or computed
+            without one (`no_grad`, the forward of a custom function): there torch's backward may not be f's derivative.
+        no_backward: why there is no backward, or "".
     """
 
     forward: Graph
-    linearised: Graph
+    backward: Graph | None
     values: dict[str, torch.Tensor]
     state: tuple[str, ...]
     leaves: tuple[str, ...]
     casts: tuple[str, ...]
+    cuts: tuple[str, ...] = ()
+    no_backward: str = ""
+
+    @property
+    def linearised(self) -> Graph:
+        """The recorded backward.
+
+        Raises:
+            TracingError: there is none; the message says why.
+        """
+        if self.backward is None:
+            raise TracingError(self.no_backward)
+        return self.backward
 
     @cached_property
     def vjp(self) -> Graph:
@@ -105,13 +122,14 @@ def _user_frame(error: BaseException) -> str:
     return ""
 
 
-def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = ()) -> Traced:
+def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = (), *, with_backward: bool = True) -> Traced:
     """Record f and its VJP at an example input.
 
     Args:
         function: called as function(z, args); returns what z looks like.
         z: state, a pytree of floating tensors.
         args: a pytree; its floating tensors get gradients, other leaves are constants.
+        with_backward: whether to record torch's backward, too.
 
     Returns:
         The graphs and the values of their inputs.
@@ -145,12 +163,19 @@ def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = ()) -> Traced
     # An argument that the function also captures is one leaf, so both uses see its replacement.
     pairs = [(name, tensor) for name, tensor in inputs.items() if name not in state_names]
 
+    cuts: dict[str, None] = {}
+
+    def note(operation: Callable[..., Any], given: Any) -> None:
+        place = _note_user_line()
+        if place and _cuts(operation, given):
+            cuts[place] = None
+
     def evaluate(*tensors: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         given = dict(zip(names, tensors, strict=True))
         wanted = {name: given[name].detach().requires_grad_(name in leaves) for name in names}
         state = tree_unflatten([wanted[name] for name in state_names], z_spec)
         arguments = [wanted.get(name, leaf) for name, leaf in zip(args_names, args_leaves, strict=True)]
-        substitution = Substitution([(original, wanted[name]) for name, original in pairs], _note_user_line)
+        substitution = Substitution([(original, wanted[name]) for name, original in pairs], note)
         with substitution, torch.enable_grad():
             returned = function(state, tree_unflatten(arguments, args_spec))
         set_stack_trace([])
@@ -182,17 +207,34 @@ def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = ()) -> Traced
     cotangents = [torch.zeros_like(leaf) for leaf in state_leaves]
     tensors = [inputs[name].detach() for name in names]
     recorded = _record(forward, tensors)
-    recorded_linearised = _record(linearised, [*tensors, *cotangents])
+    recorded_linearised, no_backward = None, "torch's backward was not recorded"
+    if with_backward:
+        try:
+            recorded_linearised, no_backward = _record(linearised, [*tensors, *cotangents]), ""
+        except TracingError as error:
+            no_backward = f"torch's backward cannot be recorded: {error}"
     cotangent_types = [tensor_type(leaf) for leaf in state_leaves]
     pieces = zip(cotangent_names, cotangent_types, strict=True)
     all_inputs = [*graph_inputs, *(Input(name, "cotangent", kind) for name, kind in pieces)]
     forward_graph = graph_from_fx(recorded, graph_inputs, state_names)
     all_outputs = [*(name.replace("z0", "f", 1) for name in state_names), *leaves]
-    linearised_graph = graph_from_fx(recorded_linearised, all_inputs, all_outputs)
-    linearised_graph = with_exact_constants(linearised_graph, forward_graph)
-    _refuse_random((forward_graph, linearised_graph))
+    linearised_graph: Graph | None = None
+    _refuse_random((forward_graph,))
+    if recorded_linearised is not None:
+        linearised_graph = graph_from_fx(recorded_linearised, all_inputs, all_outputs)
+        linearised_graph = with_exact_constants(linearised_graph, forward_graph)
+        _refuse_random((linearised_graph,))
     values = {name: tensor.detach() for name, tensor in inputs.items()}
-    return Traced(forward_graph, linearised_graph, values, tuple(state_names), leaves, _casts(forward_graph))
+    return Traced(
+        forward_graph,
+        linearised_graph,
+        values,
+        tuple(state_names),
+        leaves,
+        _casts(forward_graph),
+        tuple(cuts),
+        no_backward,
+    )
 
 
 def _call_once(function: Callable[..., Any], z: Any, args: Any) -> dict[str, torch.Tensor]:
@@ -210,16 +252,27 @@ def _call_once(function: Callable[..., Any], z: Any, args: Any) -> dict[str, tor
         ) from error
 
 
-def _note_user_line() -> None:
-    """Tell torch.fx which line of the user's source the next operations come from."""
+def _note_user_line() -> str:
+    """Tell torch.fx which line of the user's source the next operations come from, and return it."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith((_HERE, _TORCH, "<")):
         frame = frame.f_back
     if frame is None:
-        return
+        return ""
     code = frame.f_code
     line = linecache.getline(code.co_filename, frame.f_lineno).strip()
     set_stack_trace([f'File "{code.co_filename}", line {frame.f_lineno}, in {code.co_name}\n    {line}\n'])
+    return f"{code.co_filename}:{frame.f_lineno}: {line}"
+
+
+_DETACHING = frozenset({torch.detach, torch.Tensor.detach, torch.Tensor.detach_, torch.Tensor.data.__get__})  # type: ignore[attr-defined]
+
+
+def _cuts(operation: Callable[..., Any], given: Any) -> bool:
+    """Whether an operation leaves out of the gradient what it is given."""
+    if not (operation in _DETACHING or not torch.is_grad_enabled()):
+        return False
+    return any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in tree_flatten(given)[0])
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from verify.checks.memory import Allocations
 from verify.studies.cost.methods import Method
 from verify.studies.cost.workload import Cell, Workload
+from verify.trial.memory import Allocations
 
 
 class Cost(NamedTuple):

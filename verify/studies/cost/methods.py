@@ -106,8 +106,8 @@ def compiled_of(workload: Workload) -> list[Method]:
 
 
 def _reversal() -> ReversibleAdjoint:
-    """Of min_bits 0: the reversal itself is measured, not the recomputation that may take its place."""
-    return ReversibleAdjoint(min_bits=0)
+    """As users get it."""
+    return ReversibleAdjoint()
 
 
 def _by(workload: Workload, solver: Solver, adjoint: Adjoint) -> Callable[[Cell], Tensor]:

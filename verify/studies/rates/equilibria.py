@@ -80,7 +80,7 @@ def settled(function: Callable[..., Tensor], z0: Tensor, args: Any) -> Tensor:
     damped = solve(
         function, z0, args, solver=Relaxed(0.5), adjoint=UnrolledAdjoint(), max_steps=SETTLING_STEPS, throw=False
     )
-    z = cast(Tensor, damped.z1).detach()
+    z = damped.z1.detach()
     if z.numel() > DENSE_SIZE:
         return z
     for _ in range(NEWTON_STEPS):

@@ -25,6 +25,8 @@ from revdeq.function import Function
 from revdeq.nn import Monotone
 from revdeq.rates import minimising_beta, monotone_constants, optimal_averaging, optimal_rate, spectral_rate
 from revdeq.schedule import Schedule, constant_schedule, schedule_errors
+from revdeq.solver import Iteration
+from revdeq.solver.reversible import ReversibleIteration
 from verify.studies.rates.equilibria import Eigenvalues, Equilibrium
 
 
@@ -146,17 +148,17 @@ def steps_to_tolerance(
 class _Run:
     """One run of one solver: steps to each tolerance (None beyond the budget), the betas taken, and the spectrum."""
 
-    solver: Solver
+    iteration: Iteration
     steps: Mapping[float, int | None]
     schedule: Schedule | None
     kappa: Eigenvalues
 
     def at(self, tolerance: float) -> dict[str, Any]:
-        steps, estimated = self.steps[tolerance], self.solver.estimated
-        beta = getattr(self.solver, "beta", None)
+        steps, estimated = self.steps[tolerance], self.iteration.estimated
+        beta = getattr(getattr(self.iteration, "betas", self.iteration), "beta", None)
         return {
             "beta": beta if isinstance(beta, float) else np.nan,
-            "evaluations": np.nan if steps is None else float(steps * self.solver.evaluations_per_step),
+            "evaluations": np.nan if steps is None else float(steps * self.iteration.evaluations_per_step),
             "estimate_evaluations": 0 if estimated is None else estimated.evaluations,
             "estimate_products": 0 if estimated is None else estimated.spectrum.products,
             "bits_lost": np.nan if steps is None or self.schedule is None else self._bits(self.schedule[:steps]),
@@ -197,9 +199,9 @@ def _run(
     return _Run(solver, reached, _schedule(solver, state, taken), kappa)
 
 
-def _schedule(solver: Solver, state: Any, steps: int) -> Schedule | None:
+def _schedule(solver: Iteration, state: Any, steps: int) -> Schedule | None:
     """The betas of the steps taken, None for a solver that is not reversible; of samples that differ, the last's."""
-    if not isinstance(solver, Reversible):
+    if not isinstance(solver, ReversibleIteration):
         return None
     betas = solver.relaxation(state)
     if isinstance(betas, torch.Tensor):

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from revdeq import GradientError
-from verify.checks.memory import Allocations
 from verify.result import Curve
 from verify.studies.rounding.errors import STEPS_NAME
 from verify.studies.rounding.modes import MODES, Mode, ModeName, gradients, run
+from verify.trial.memory import Allocations
 
 
 COMPARED: tuple[ModeName, ...] = ("floating", "wide", "bitwise", "checkpointed", "unrolled")
@@ -93,7 +93,7 @@ def _bytes(mode: Mode, beta: float, num_steps: int) -> tuple[float, float]:
     allocations = PeakAllocations()
     with allocations:
         solution = run(mode, beta, num_steps, _function, z0, args)
-        states = [cast(Tensor, solution.z1), cast(Tensor, solution.y1)]
+        states = [solution.z1, cast(Tensor, solution.y1)]
         # A young reference cycle would count until the collector finds it.
         gc.collect(1)
         kept = allocations.alive()

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from revdeq.rates import step_matrix
 from verify.case import DTYPES
-from verify.checks.observation import bind
-from verify.checks.trial import to_numpy
 from verify.problems import get_problem
 from verify.problems.problem import Problem
 from verify.reference import difference, fixed_point, n_step
@@ -25,6 +23,8 @@ from verify.result import Curve
 from verify.rounding.envelope import BITWISE, CAP, SLIP, predicted_errors
 from verify.studies.rates import equilibrium
 from verify.studies.rounding.modes import Mode, ModeName, gradients, modes_of, rebuilt_error
+from verify.trial.observation import bind
+from verify.trial.trial import to_numpy
 
 
 Floats = NDArray[np.float64]

@@ -68,7 +68,7 @@ class Mode:
 
 def _reversal(dtype: torch.dtype) -> Adjoint:
     del dtype
-    return ReversibleAdjoint(min_bits=0, on_untrusted="raise")
+    return ReversibleAdjoint(verify=False)
 
 
 def _default(dtype: torch.dtype) -> Adjoint:
@@ -141,7 +141,7 @@ def gradients(
         Name -> gradient, None for a leaf that has none; None for the whole where reversal overflowed and said so.
     """
     solution = run(mode, beta, num_steps, function, z0, args)
-    states = [cast(Tensor, solution.z1), cast(Tensor, solution.y1)]
+    states = [solution.z1, cast(Tensor, solution.y1)]
     try:
         found = torch.autograd.grad(states, list(leaves.values()), list(cotangents), allow_unused=True)
     except GradientError:
@@ -149,7 +149,9 @@ def gradients(
     return dict(zip(leaves, found, strict=True))
 
 
-def run(mode: Mode, beta: float, num_steps: int, function: Callable[..., Tensor], z0: Tensor, args: Any) -> Solution:
+def run(
+    mode: Mode, beta: float, num_steps: int, function: Callable[..., Tensor], z0: Tensor, args: Any
+) -> Solution[Tensor]:
     """Take N steps in a mode, ready for backward."""
     dtype = z0.dtype
     return solve(
@@ -178,7 +180,8 @@ def rebuilt_error(
     """
     if not mode.reverses:
         raise ValueError(f"mode {mode.name!r} rebuilds no state; give floating, wide or bitwise.")
-    solver = mode.solver(beta, z0.dtype).recording()
+    solver = mode.solver(beta, z0.dtype).bound_to(None, num_steps).recording()
+    values = solver.half_steps.values
 
     def evaluate(state: Leaves) -> Leaves:
         return (function(narrow(state[0], z0.dtype), args),)
@@ -187,13 +190,13 @@ def rebuilt_error(
         state = solver.init((z0,))
         for n in range(num_steps):
             # Bitwise states stand for a rounded z0, but f is evaluated at z0 itself.
-            state = solver.step(evaluate, state, evaluate((z0,) if n == 0 else solver.values(state.z)), n)
+            state = solver.step(evaluate, state, evaluate((z0,) if n == 0 else values(state.z)), n)
         final = torch.stack([*solver.coupled(state), *solver.estimate(state)])
         entries = state.tape[0].entries() if state.tape else []
         for n in reversed(range(num_steps)):
             lost_y, lost_z = entries[2 * n : 2 * n + 2] or (None, None)
-            z = solver.undo_z(state.z, evaluate(solver.values(state.y)), lost_z, n)
-            value = evaluate((z0,) if n == 0 and solver.repeats else solver.values(z))
+            z = solver.undo_z(state.z, evaluate(values(state.y)), lost_z, n)
+            value = evaluate((z0,) if n == 0 and solver.repeats else values(z))
             state = Coupled(solver.undo_y(state.y, value, lost_y, n), z)
         rebuilt = torch.stack([*solver.coupled(state), *solver.estimate(state)])
     wide = z0.to(torch.float64)

@@ -34,14 +34,13 @@ import torch
 from revdeq import Reversible, UnrolledAdjoint, solve
 from revdeq.rates import error_growth
 from verify.case import BITWISE, Case
-from verify.checks.forward import check_forward
-from verify.checks.gradient import check_gradient
-from verify.checks.reconstruction import AMPLIFICATION, check_reconstruction
-from verify.checks.trial import Trial
+from verify.checks import CHECKS
+from verify.checks.not_stored import AMPLIFICATION
 from verify.criteria import LOGIC_POWER, RATIO_LIMIT, ROUNDING_POWER
 from verify.problems import get_problem
 from verify.spectrum import spectrum_of
 from verify.subject import RevdeqSubject, Subject
+from verify.trial.trial import Trial
 
 
 Power = Literal["logic", "precision", "none"]
@@ -114,10 +113,10 @@ def ratio_frame(cases: Iterable[Case], subject: Subject | None = None) -> pd.Dat
     for case in cases:
         trial = Trial(case, measured, get_problem(case.problem))
         bitwise = case.arithmetic == "bitwise"
-        rows_of_gradient = [row for row in check_gradient(trial) if row.adjoint != "default"]
+        rows_of_gradient = [row for row in CHECKS["gradient"].measure(trial) if row.adjoint != "default"]
         # Integer states are rebuilt to the bit: there is no error of theirs to count.
-        rebuilt = [] if bitwise else check_reconstruction(trial)
-        for row in (*check_forward(trial), *rebuilt, *rows_of_gradient):
+        rebuilt = [] if bitwise else CHECKS["reconstruction"].measure(trial)
+        for row in (*CHECKS["forward"].measure(trial), *rebuilt, *rows_of_gradient):
             relative = math.nan if row.power is None or row.measured is None else row.measured * row.power
             constant = math.nan
             if row.check == "gradient" and row.adjoint == "reversible" and not bitwise:

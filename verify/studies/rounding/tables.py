@@ -11,8 +11,7 @@ import torch
 
 from revdeq.arithmetic import bits_per_component
 from verify.case import Case
-from verify.checks import Trial, measure
-from verify.criteria import CRITERIA
+from verify.checks import CRITERIA, Trial, measure
 from verify.problems import get_problem, problem_names
 from verify.rounding.bounds import bounded
 from verify.rounding.envelope import BITWISE_PRECISIONS, PRECISIONS, TOLERANCES, envelope_frame
@@ -79,7 +78,8 @@ def bound_shares(betas: Iterable[float], steps: Iterable[int] = (1, 2, 4, 8)) ->
                 for dtype, state_dtype in BOUND_FORMATS:
                     case = Case(name, beta, num_steps, dtype, state_dtype)
                     for row in measure("rounding-bound", Trial(case, RevdeqSubject(), get_problem(name))):
-                        rows.append({"f": dtype, "states": state_dtype, "share": row.measured})
+                        if row.status == "measured":
+                            rows.append({"f": dtype, "states": state_dtype, "share": row.measured})
     table = pd.DataFrame(rows).groupby(["f", "states"]).share.agg(["count", "median", "max"]).reset_index()
     table["crossed"] = table["max"] > CRITERIA["rounding-bound"].threshold
     return table

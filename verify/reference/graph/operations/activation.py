@@ -7,7 +7,7 @@ import numpy as np
 from verify.reference.arithmetic import Arithmetic, Array, BoolArray
 from verify.reference.graph.operations.comparison import less, where
 from verify.reference.graph.operations.elementwise import clamp
-from verify.reference.graph.operations.numbers import number, pi, real
+from verify.reference.graph.operations.numbers import constant, hint, number, pi, real
 from verify.reference.graph.registry import register
 
 
@@ -30,10 +30,12 @@ def silu(ops: Arithmetic, x: Array) -> Array:
     return ops.multiply(real(ops, x), sigmoid(ops, x))
 
 
-def _softplus(ops: Arithmetic, x: Array) -> Array:
-    # max(x, 0) + log1p(exp(-|x|)) keeps its digits for large |x| of either sign.
-    tail = ops.log1p(ops.exp(ops.negative(ops.absolute(x))))
-    return ops.add(ops.maximum(x, number(ops, 0.0)), tail)
+def smooth_softplus(ops: Arithmetic, x: Array) -> Array:
+    """log1p(e^x), as x + log1p(e^-x) where x looks positive: the same function, with its digits kept for large |x|."""
+    positive = hint(ops, x) > 0
+    size = ops.where(positive, x, ops.negative(x))
+    tail = ops.log1p(ops.exp(ops.negative(size)))
+    return ops.add(ops.where(positive, x, constant(ops, x.shape, 0.0)), tail)
 
 
 @register("aten.softplus.default")
@@ -41,30 +43,36 @@ def softplus(ops: Arithmetic, x: Array, beta: float = 1.0, threshold: float = 20
     """log(1 + e^(beta x)) / beta, and x where beta x > threshold"""
     slope = number(ops, beta)
     scaled = ops.multiply(slope, x)
-    smooth = ops.divide(_softplus(ops, scaled), slope)
+    smooth = ops.divide(smooth_softplus(ops, scaled), slope)
     return where(ops, less(ops, number(ops, threshold), scaled), x, smooth)
 
 
 @register("aten.log_sigmoid_forward.default")
 def log_sigmoid(ops: Arithmetic, x: Array) -> tuple[Array, None]:
     """-softplus(-x); torch's second output is a buffer"""
-    return ops.negative(_softplus(ops, ops.negative(x))), None
+    return ops.negative(smooth_softplus(ops, ops.negative(x))), None
 
 
 @register("aten.mish.default")
 def mish(ops: Arithmetic, x: Array) -> Array:
     """`x` tanh(softplus(x))"""
-    return ops.multiply(x, ops.tanh(_softplus(ops, x)))
+    return ops.multiply(x, ops.tanh(smooth_softplus(ops, x)))
+
+
+def _bent(ops: Arithmetic, x: Array, size: Array, steepness: Array) -> Array:
+    """`x` for x > 0, size expm1(steepness x) otherwise: x + (size expm1(steepness m) - m) with m = min(x, 0).
+
+    Written so, the slope at 0 is 1 from both sides wherever size times steepness is 1.
+    """
+    low = ops.minimum(x, number(ops, 0.0))
+    curved = ops.multiply(size, ops.expm1(ops.multiply(steepness, low)))
+    return ops.add(x, ops.subtract(curved, low))
 
 
 @register("aten.elu.default")
 def elu(ops: Arithmetic, x: Array, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Array:
     """(x for x > 0, alpha expm1(input_scale x) otherwise) times scale"""
-    zero = number(ops, 0.0)
-    # Evaluated at min(x, 0) so that the branch not taken cannot overflow.
-    curved = ops.expm1(ops.multiply(number(ops, input_scale), ops.minimum(x, zero)))
-    lower = ops.multiply(number(ops, alpha), curved)
-    return ops.multiply(number(ops, scale), where(ops, less(ops, zero, x), x, lower))
+    return ops.multiply(number(ops, scale), _bent(ops, x, number(ops, alpha), number(ops, input_scale)))
 
 
 @register("aten.elu_backward.default")
@@ -84,9 +92,8 @@ def elu_backward(
 @register("aten.celu.default")
 def celu(ops: Arithmetic, x: Array, alpha: float = 1.0) -> Array:
     """`x` for x > 0, alpha expm1(x / alpha) otherwise"""
-    zero, width = number(ops, 0.0), number(ops, alpha)
-    lower = ops.multiply(width, ops.expm1(ops.divide(ops.minimum(x, zero), width)))
-    return where(ops, less(ops, zero, x), x, lower)
+    width = number(ops, alpha)
+    return _bent(ops, x, width, ops.divide(number(ops, 1.0), width))
 
 
 _CUBIC = 0.044715

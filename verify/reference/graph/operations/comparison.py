@@ -121,4 +121,7 @@ def is_infinite(ops: Arithmetic, x: Array) -> BoolArray:
 @register("aten.isnan.default")
 def is_undefined(ops: Arithmetic, x: Array) -> BoolArray:
     """`x` is not a number"""
-    return np.isnan(ops.to_float64(real(ops, x)))
+    if is_exact(x):
+        return np.zeros(x.shape, dtype=np.bool_)
+    # Everything but NaN compares with infinity; balls that hold a NaN do not, and leave it undecided.
+    return np.logical_not(ops.less_equal(ops.absolute(x), number(ops, float("inf"))))

@@ -10,6 +10,7 @@ import numpy as np
 from verify.reference.arithmetic import Arithmetic, Array
 from verify.reference.graph.operations.numbers import (
     binary,
+    hint,
     is_exact,
     like_dtype,
     number,
@@ -233,10 +234,11 @@ def hypotenuse(ops: Arithmetic, x: Array, y: Array) -> Array:
 
 @register("aten.logaddexp.default")
 def logarithm_of_sum(ops: Arithmetic, x: Array, y: Array) -> Array:
-    """log(e^x + e^y) = max + log1p(e^-|x - y|)"""
-    x, y = real(ops, x), real(ops, y)
-    distance = ops.absolute(ops.subtract(x, y))
-    return ops.add(ops.maximum(x, y), ops.log1p(ops.exp(ops.negative(distance))))
+    """log(e^x + e^y) = x + log1p(e^(y - x))"""
+    x, y = np.broadcast_arrays(real(ops, x), real(ops, y))
+    first = hint(ops, x) > hint(ops, y)
+    larger, smaller = ops.where(first, x, y), ops.where(first, y, x)
+    return ops.add(larger, ops.log1p(ops.exp(ops.subtract(smaller, larger))))
 
 
 @register("aten.maximum.default")

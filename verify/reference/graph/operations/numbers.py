@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
-from verify.reference.arithmetic import Arithmetic, Array
+from verify.reference.arithmetic import Arithmetic, Array, Undecided
+from verify.reference.arithmetic.jets import WithHints
 from verify.reference.graph.graph import Exact
 
 
@@ -50,6 +52,11 @@ class KnowsPi(Protocol):
     def pi(self) -> Array:
         """The circle's number, as a 0-d array."""
         ...
+
+
+def hint(ops: Arithmetic, x: Array) -> NDArray[np.float64]:
+    """Float64 numbers near x's, for a choice between two ways to write the same function, and for nothing else."""
+    return ops.hint(x) if isinstance(ops, WithHints) else ops.to_float64(x)
 
 
 def pi(ops: Arithmetic) -> Array:
@@ -106,10 +113,13 @@ def truncated(ops: Arithmetic, x: Array) -> Array:
         Undecided: a ball reaches across an integer.
     """
     size = ops.absolute(x)
-    below = np.floor(ops.to_float64(size)).astype(np.int64)
+    below = np.floor(hint(ops, size)).astype(np.int64)
     # The rounding to float64 may have gone across an integer, so the neighbour is tried by an exact comparison.
     below = below - np.asarray(ops.less(size, ops.convert(below)), dtype=np.int64)
     below = below + np.asarray(ops.less_equal(ops.convert(below + 1), size), dtype=np.int64)
+    inside = np.logical_and(ops.less_equal(ops.convert(below), size), ops.less(size, ops.convert(below + 1)))
+    if not np.all(inside):
+        raise Undecided("the integer part of a number is too large for float64 to find it")
     return np.where(ops.less(x, number(ops, 0.0)), -below, below)
 
 

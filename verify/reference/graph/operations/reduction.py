@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from verify.reference.arithmetic import Arithmetic, Array, BoolArray, Undecided
-from verify.reference.graph.operations.numbers import constant, is_exact, is_real_dtype, like_dtype, number, real
+from verify.reference.graph.operations.numbers import (
+    constant,
+    hint,
+    is_exact,
+    is_real_dtype,
+    like_dtype,
+    number,
+    real,
+)
 from verify.reference.graph.registry import register
 
 
@@ -242,7 +250,7 @@ def all_of(ops: Arithmetic, x: Array, dim: Any = None, keepdim: bool = False) ->
 
 def shifted(ops: Arithmetic, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
     """`x` less a number near its greatest along the axes, and that number: exact, so that it adds no radius."""
-    top = np.max(ops.to_float64(x), axis=axes, keepdims=True)
+    top = np.max(hint(ops, x), axis=axes, keepdims=True)
     shift = ops.convert(np.where(np.isfinite(top), top, 0.0))
     return ops.subtract(x, shift), shift
 
@@ -259,7 +267,8 @@ def softmax(ops: Arithmetic, x: Array, dim: int, half_to_float: Any = False) -> 
 def safe_softmax(ops: Arithmetic, x: Array, dim: int, dtype: str | None = None) -> Array:
     """e^x / sum e^x along an axis, and 0 where every x is -inf"""
     del dtype
-    empty = np.isneginf(np.max(ops.to_float64(x), axis=dim, keepdims=True))
+    top = extreme(ops, x, axes_of(x, dim), True, greatest=True)
+    empty = np.logical_not(ops.less(number(ops, float("-inf")), top))
     kept = ops.where(np.broadcast_to(empty, x.shape), constant(ops, x.shape, 0.0), x)
     return ops.where(np.broadcast_to(empty, x.shape), constant(ops, x.shape, 0.0), softmax(ops, kept, dim))
 
