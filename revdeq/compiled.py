@@ -2,7 +2,9 @@
 
 NOTE [Compiled half steps]
 `torch.compile` makes one graph of f and the half step that uses its value, and one of f, its VJP and the half step
-undone. The loop stays in Python, so compile time and memory do not depend on the number of steps. What f reads are the
+undone. The loop stays in Python, so compile time and memory do not depend on the number of steps. Nor do they on the
+number of samples, which the graphs take as it comes (one sample apart, for which there are others): the last batch of
+an epoch is smaller. What f reads are the
 inputs of the first graph, which holds every tensor that the code reaches: nothing has to be watched. The guards of
 torch.compile see to it that code, shapes and settings are those that were compiled.
 
@@ -16,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch._dynamo import config as dynamo_config, lookup_backend
+from torch._dynamo import config as dynamo_config, lookup_backend, maybe_mark_dynamic
 from torch._dynamo.exc import TorchDynamoException
 
 from revdeq.arithmetic.floating import scaled
@@ -27,7 +29,7 @@ from revdeq.function.extras import Extras
 from revdeq.function.linearisation import vjp
 from revdeq.function.reads import Reach, Substituted, version
 from revdeq.half_step import PulledBack
-from revdeq.residual import per_sample
+from revdeq.residual import per_sample, sample_shape
 from revdeq.tree import Leaves, Structure, Tree, flatten, unflatten
 
 
@@ -62,6 +64,7 @@ class CompiledFunction(Function):
                 "or give compile=False."
             )
         self._local = tuple(t.detach().requires_grad_(t.requires_grad) for t in self.arg_tensors)
+        self._taken: set[Callable[..., Any]] = set()
         self._map = self.map_of(self.with_arg_tensors(self._local))
 
     def __call__(self, z: Leaves) -> Leaves:
@@ -97,6 +100,7 @@ class CompiledFunction(Function):
 
     def _run(self, f: "_Map", compiled: Callable[..., Any], at: Leaves, more: tuple[Any, ...]) -> Any:
         versions = [version(x) for x in at]
+        self.take_any_number(compiled, (f.args, at, more))
         with _reading() as read:
             tree, *found = self._called(f, compiled, at, more)
         self.refuse_changed(at, versions)
@@ -123,9 +127,25 @@ class CompiledFunction(Function):
                 "without graph breaks, see to it that torch finds a C++ compiler, or give compile=False."
             ) from error
 
+    def take_any_number(self, compiled: Callable[..., Any], given: Tree) -> None:
+        """Let the graph that a first call may make take any number in the dimensions that count samples.
+
+        Args:
+            compiled: what is called.
+            given: what it is called with, the args of f among it.
+        """
+        if compiled in self._taken:
+            return
+        self._taken.add(compiled)
+        for samples in sample_shape(self.z0):
+            for tensor in flatten(given)[0]:
+                if isinstance(tensor, torch.Tensor) and tensor.ndim and tensor.shape[0] == samples:
+                    maybe_mark_dynamic(tensor, 0)
+
     def map_of(self, args: Tree) -> "_Map":
         """Return f with these args in the place of its own, as the graphs see it."""
-        return _Map(self.function, self.border.structure, self.border.shapes, args)
+        ndims = tuple(len(shape) for shape in self.border.shapes)
+        return _Map(self.function, self.border.structure, ndims, self.border.one_sample, args)
 
     def _list(self, read: Sequence[torch.Tensor], states: Leaves) -> None:
         """Sort what the graph reads into captured tensors and constants."""
@@ -167,6 +187,7 @@ class CompiledReplay(Replay):
 
     def pull_back(self, at: Leaves, moved: Leaves, other: Leaves, beta: float | torch.Tensor) -> PulledBack:
         """Go back through one half step; see `ReversedHalfSteps.pull_back`."""
+        self._compiled.take_any_number(_pulled, (self.args, at, moved, other, beta))
         with self._listed_alone((*at, *moved, *other)):
             return _pulled(self._map, self.inputs, at, moved, other, beta)
 
@@ -174,6 +195,7 @@ class CompiledReplay(Replay):
         self, state: Leaves, at: Leaves, moved: Leaves, other: Leaves, beta: float | torch.Tensor
     ) -> PulledBack:
         """Go back through one half step and undo it; see `ReversedHalfSteps.undo_half_step`."""
+        self._compiled.take_any_number(_undone, (self.args, at, state, moved, other, beta))
         with self._listed_alone((*state, *at, *moved, *other)):
             return _undone(self._map, self.inputs, at, state, moved, other, beta)
 
@@ -240,16 +262,23 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Map(NamedTuple):
-    """f as the graphs see it: the callable, how its state is made of leaves of which shapes, and its args."""
+    """f as the graphs see it: the callable, how its state is made of leaves, and its args."""
 
     function: Callable[[Tree, Tree], Tree]
     structure: Structure
-    shapes: tuple[torch.Size, ...]
+    ndims: tuple[int, ...]
+    one_sample: bool
     args: Tree
 
     def value(self, z: Leaves) -> Tree:
-        shaped = [leaf if leaf.shape == s else leaf.reshape(s) for leaf, s in zip(z, self.shapes, strict=True)]
+        # No number of samples stands here, which the graph would keep.
+        shaped = [self._outward(leaf, ndim) for leaf, ndim in zip(z, self.ndims, strict=True)]
         return self.function(unflatten(shaped, self.structure), self.args)
+
+    def _outward(self, leaf: torch.Tensor, ndim: int) -> torch.Tensor:
+        if leaf.ndim == ndim:
+            return leaf
+        return leaf.reshape(()) if ndim == 0 else leaf.squeeze(0 if self.one_sample else -1)
 
 
 def _value_of(f: _Map, at: Leaves) -> tuple[Tree]:
@@ -258,7 +287,7 @@ def _value_of(f: _Map, at: Leaves) -> tuple[Tree]:
 
 def _half_step_with(f: _Map, at: Leaves, state: Leaves, beta: float | torch.Tensor) -> tuple[Tree, Leaves]:
     tree = f.value(at)
-    values = _widened(flatten(tree)[0], state)
+    values = _widened(_laid_out(flatten(tree)[0], state), state)
     # Not add(alpha=beta): compiled for one number, it keeps that one when beta changes (seen in torch 2.13.0).
     return tree, tuple(scaled(s, 1.0 - beta) + scaled(v, beta) for s, v in zip(state, values, strict=True))
 
@@ -268,7 +297,7 @@ def _pulled_with(
 ) -> PulledBack:
     with torch.enable_grad():
         z = tuple(x.detach().requires_grad_() for x in at)
-        values = tuple(flatten(f.value(z))[0])
+        values = _laid_out(flatten(f.value(z))[0], moved)
     weighted = [scaled(p, beta).to(v.dtype) for p, v in zip(moved, values, strict=True)]
     found = vjp(values, weighted, (*z, *inputs))
     return PulledBack(
@@ -286,6 +315,11 @@ def _undone_with(
     wide = _widened(pulled.value, state)
     before = tuple(_divided(s - scaled(v, beta), 1.0 - beta) for s, v in zip(state, wide, strict=True))
     return PulledBack(pulled.value, pulled.moved, pulled.other, pulled.inputs, before)
+
+
+def _laid_out(values: Sequence[torch.Tensor], states: Leaves) -> Leaves:
+    """Return values of f in the shapes in which the solver holds its states."""
+    return tuple(v if v.ndim == s.ndim else v.reshape(s.shape) for v, s in zip(values, states, strict=True))
 
 
 def _widened(values: Sequence[torch.Tensor], states: Leaves) -> Leaves:

@@ -30,6 +30,11 @@ MEMORY_ADJOINTS: tuple[Adjoint, ...] = ("reversible", "unrolled", "implicit")
 PREDICTED: tuple[Adjoint, str] = ("reversible", "n-step")
 """The adjoint and the target whose error is predicted."""
 
+ERROR_AXES = ("evaluations of f, forward (count)", "relative error of the gradient")
+RECONSTRUCTION_AXES = ("number of steps N", "error of the rebuilt start, relative to the final state")
+CONVERGENCE_AXES = ("number of steps n", "relative distance of z_n from the fixed point")
+MEMORY_AXES = ("number of steps N", "bytes kept between forward and backward")
+
 SOLVER = "reversible"
 MEMORY_BETA = 0.5
 MEMORY_STEPS = (1, 2, 4, 8, 16, 32)
@@ -77,14 +82,17 @@ def planned_curves(
         for adjoint in error_adjoints(problem):
             for target in TARGETS:
                 exact = (adjoint, target) == PREDICTED
-                yield key("error-vs-evaluations", dtype, state_dtype, adjoint, target), PlannedCurve(evaluations, exact)
-        yield key("reconstruction", dtype, state_dtype, "reversible"), PlannedCurve(numbers, True)
-        yield key("convergence", dtype, state_dtype), PlannedCurve()
+                yield (
+                    key("error-vs-evaluations", dtype, state_dtype, adjoint, target),
+                    PlannedCurve(ERROR_AXES, evaluations, exact),
+                )
+        yield key("reconstruction", dtype, state_dtype, "reversible"), PlannedCurve(RECONSTRUCTION_AXES, numbers, True)
+        yield key("convergence", dtype, state_dtype), PlannedCurve(CONVERGENCE_AXES)
     if beta == MEMORY_BETA:
         numbers = tuple(float(n) for n in MEMORY_STEPS)
         for adjoint in MEMORY_ADJOINTS:
             flat = adjoint == PREDICTED[0]
-            yield key("memory", "float64", "float64", adjoint), PlannedCurve(numbers, flat)
+            yield key("memory", "float64", "float64", adjoint), PlannedCurve(MEMORY_AXES, numbers, flat)
 
 
 def error_adjoints(problem: str) -> tuple[Adjoint, ...]:
@@ -108,8 +116,7 @@ def _error_curves(trials: Sequence[Trial], judged: Container[int]) -> list[Curve
                     name="error-vs-evaluations",
                     adjoint=adjoint,
                     target=target,
-                    x_name="evaluations of f, forward (count)",
-                    y_name="relative error of the gradient",
+                    axes=ERROR_AXES,
                     x=tuple(2.0 * trial.case.num_steps for trial in trials),
                     y=tuple(error for error, _ in points),
                     predicted=predicted,
@@ -189,8 +196,7 @@ def _reconstruction_curve(trials: Sequence[Trial], judged: Container[int]) -> Cu
         trials[0].case,
         name="reconstruction",
         adjoint="reversible",
-        x_name="number of steps N",
-        y_name="error of the rebuilt start, relative to the final state",
+        axes=RECONSTRUCTION_AXES,
         x=tuple(float(trial.case.num_steps) for trial in trials),
         y=tuple(measured),
         predicted=tuple(predicted),
@@ -214,8 +220,7 @@ def _convergence_curve(trial: Trial) -> Curve:
     return _curve(
         trial.case,
         name="convergence",
-        x_name="number of steps n",
-        y_name="relative distance of z_n from the fixed point",
+        axes=CONVERGENCE_AXES,
         x=tuple(float(n) for n in chosen),
         y=tuple(float(errors[n]) for n in chosen),
         predicted=predicted,
@@ -230,8 +235,7 @@ def _memory_curve(trial: Trial, adjoint: Adjoint) -> Curve:
         trial.case,
         name="memory",
         adjoint=adjoint,
-        x_name="number of steps N",
-        y_name="bytes kept between forward and backward",
+        axes=MEMORY_AXES,
         x=tuple(float(steps) for steps in MEMORY_STEPS),
         y=tuple(kept),
         predicted=tuple(kept[0] for _ in kept) if adjoint == "reversible" else None,
@@ -242,8 +246,7 @@ def _curve(
     case: Case,
     *,
     name: str,
-    x_name: str,
-    y_name: str,
+    axes: tuple[str, str],
     x: tuple[float, ...],
     y: tuple[float, ...],
     adjoint: str = "",
@@ -261,8 +264,8 @@ def _curve(
         dtype=case.dtype,
         state_dtype=case.state_dtype,
         device=case.device,
-        x_name=x_name,
-        y_name=y_name,
+        x_name=axes[0],
+        y_name=axes[1],
         x=x,
         y=y,
         predicted=predicted,

@@ -13,10 +13,14 @@ from typing import Any
 
 import torch
 
+from verify.result import ENVIRONMENT_KEYS
+
 
 PACKAGES = ("revdeq", "verify")
 LIBRARIES = ("torch", "numpy", "mpmath", "gmpy2", "python-flint", "scipy", "scikit-learn", "pandas")
 SEED = 20_250_912
+KEYS = (*ENVIRONMENT_KEYS, *LIBRARIES, "processors", "tf32", "deterministic")
+"""What an environment block says."""
 
 
 def describe(seed: int = SEED) -> dict[str, Any]:

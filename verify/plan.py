@@ -56,10 +56,12 @@ class PlannedCurve:
     """A curve that a run must hold.
 
     Args:
+        axes: labels of x and y.
         x: its abscissae, None where they are measured.
         predicted: whether it has a prediction, None where that depends on what is measured.
     """
 
+    axes: tuple[str, str]
     x: tuple[float, ...] | None = None
     predicted: bool | None = None
 
@@ -92,7 +94,7 @@ class Plan:
         lost: case -> the row whose lack of power says that reversal loses the states of the case.
         not_measured: what a run must say that it left out.
         profile: name of the profile that it is the plan of.
-        environment: what the environment of a run must say, by key.
+        environment: what the environment of a run must say, by key; None where it may say anything.
     """
 
     criteria: Mapping[str, Criterion]

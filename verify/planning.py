@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from verify.checks import CHECKS, CRITERIA, checks_for
 from verify.checks._planned import lost_rows, planned_rows
-from verify.environment import SEED, version
+from verify.environment import KEYS, SEED, version
 from verify.judge.faults import shortfalls
 from verify.plan import CurveKey, Plan, PlannedCurve, PlannedFault
 from verify.planted.faults import planned_faults
@@ -52,7 +52,7 @@ def plan(profile: Profile, devices: Sequence[str], subject: str, absent: Iterabl
         faults=_faults(),
         lost=lost_rows(pairs),
         not_measured=(*absent, *profile.left_out(), *studies_left_out(subject)),
-        environment={"revdeq": version("revdeq"), "seed": SEED},
+        environment={**dict.fromkeys(KEYS), "revdeq": version("revdeq"), "seed": SEED},
     )
 
 

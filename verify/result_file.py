@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
+from verify.digest import digest_of
 from verify.json_file import printable, read_json, write_text
 from verify.result import Results, ResultsError
 
@@ -40,15 +41,17 @@ class _Path:
 
 
 def to_json(results: Results) -> dict[str, Any]:
-    """Plain JSON values of `results`, schema and version first."""
-    return {"schema": SCHEMA, "version": VERSION, **encode(results)}
+    """Plain JSON values of `results`, schema, version and digest first."""
+    body = cast("dict[str, Any]", encode(results))
+    return {"schema": SCHEMA, "version": VERSION, "digest": digest_of(body), **body}
 
 
 def from_json(data: object) -> Results:
     """Results from plain JSON values.
 
     Raises:
-        ResultsError: if the schema, the version, a key or a type is not the one that this version writes.
+        ResultsError: if the schema, the version, a key or a type is not the one that this version writes, or the digest
+            is not that of the rest.
     """
     if not isinstance(data, dict):
         raise ResultsError("a results file holds one JSON object, not a list or a value: write it with revdeq verify.")
@@ -60,8 +63,14 @@ def from_json(data: object) -> Results:
             f"schema version is {values.get('version')!r} and this revdeq reads version {VERSION}: "
             "read it with the revdeq that wrote it, or run revdeq verify again."
         )
-    body = {key: value for key, value in values.items() if key not in ("schema", "version")}
-    return decode(body, Results)
+    body = {key: value for key, value in values.items() if key not in ("schema", "version", "digest")}
+    results: Results = decode(body, Results)
+    if values.get("digest") != digest_of(body):
+        raise ResultsError(
+            "the digest is not that of the rest of the file, so it was changed after a run wrote it: run revdeq verify "
+            "again."
+        )
+    return results
 
 
 def read_results(path: str | Path) -> Results:

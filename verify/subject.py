@@ -6,7 +6,6 @@ A subject is an object with `name`, `solve` and `reconstruct`. `load_subject("re
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -18,6 +17,7 @@ import revdeq
 from revdeq.arithmetic.base import LeafState
 from revdeq.narrowing import narrow
 from revdeq.solver.reversible import Coupled, Reversible, ReversibleIteration
+from verify.users_module import import_users_module
 
 
 Adjoint = Literal["reversible", "default", "unrolled", "implicit"]
@@ -142,7 +142,7 @@ def load_subject(name: str) -> Subject:
     module_name, _, attribute = name.partition(":")
     attribute = attribute or "subject"
     try:
-        module = importlib.import_module(module_name)
+        module = import_users_module(module_name)
     except ImportError as error:
         raise SubjectError(
             f"subject {name!r} cannot be imported ({error}): give revdeq, or MODULE:ATTRIBUTE on the Python path."

@@ -1,5 +1,6 @@
 """The gradient of the fixed point by the implicit function theorem."""
 
+import math
 from typing import ClassVar
 
 import torch
@@ -102,18 +103,32 @@ class ImplicitAdjoint(Adjoint):
 def _solve_adjoint_equation(
     adjoint: ImplicitAdjoint, health: Health, replay: Replay, at_z1: Linearisation, c: Leaves
 ) -> Leaves:
+    """Return the solution of v = c + K^T v.
+
+    The equation is linear, and solved for a right side of size 1: what a gradient scaler multiplies the loss with must
+    not overflow in f's dtype on the way. Where c itself is not finite there is nothing to solve, and v is NaN, as it
+    would be in plain autograd; then the scaler skips the step.
+    """
     rtol = replay.roundoff**0.75 if adjoint.rtol is None else adjoint.rtol
+    health.passes += 1
+    largest = max((float(x.abs().max()) for x in c if x.numel()), default=0.0)
+    if not math.isfinite(largest):
+        health.adjoint_residual, health.adjoint_steps = math.nan, 0
+        return tuple(torch.full_like(x, math.nan) for x in c)
+    # A power of two: no digit changes. As a number of float32, in which torch keeps it for the narrower dtypes.
+    size = 2.0 ** min(max(math.frexp(largest)[1] - 1, -126), 126)
+    right = tuple(x * (1.0 / size) for x in c)
 
     def g(v: Leaves) -> Leaves:
         pulled = at_z1.pull_back_state(v)
-        return tuple(x if p is None else x + p for x, p in zip(c, pulled, strict=True))
+        return tuple(x if p is None else x + p for x, p in zip(right, pulled, strict=True))
 
+    stopping = Stopping(adjoint.max_steps, rtol, adjoint.atol / size)
     iteration = adjoint.solver.bound_to(None, adjoint.max_steps)
-    outcome: Outcome = iterate(g, iteration, c, Stopping(adjoint.max_steps, rtol, adjoint.atol))
+    outcome: Outcome = iterate(g, iteration, right, stopping)
     assert outcome.residual is not None
     worst = Result.from_code(int(outcome.sample_results.max())) if outcome.sample_results.numel() else Result.CONVERGED
-    health.passes += 1
-    health.adjoint_residual = float(outcome.residual.max()) if outcome.residual.numel() else 0.0
+    health.adjoint_residual = float(outcome.residual.max()) * size if outcome.residual.numel() else 0.0
     health.adjoint_steps = int(outcome.num_steps.max()) if outcome.num_steps.numel() else 0
     if adjoint.throw and not worst.succeeded:
         raise GradientError(
@@ -122,4 +137,4 @@ def _solve_adjoint_equation(
             "rtol, another solver such as GMRES(), or use ReversibleAdjoint or UnrolledAdjoint, which need no fixed "
             "point."
         )
-    return iteration.estimate(outcome.state)
+    return tuple(v * size for v in iteration.estimate(outcome.state))

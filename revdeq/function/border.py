@@ -31,6 +31,7 @@ class Border:
         start: leaves of z0 as the solver holds them.
         structure: structure of z0.
         shapes: shapes of its leaves, as the user gave them.
+        one_sample: whether the whole state is one sample, held with a dimension of size 1 in front.
 
     Raises:
         TypeError: a leaf is not a tensor, or not of a real floating dtype; batch_dims is neither None nor 0 nor 1.
@@ -43,7 +44,7 @@ class Border:
         _check_start(leaves, z0)
         _check_batch_dims(batch_dims, leaves, z0)
         self.shapes = tuple(leaf.shape for leaf in leaves)
-        self._one_sample = batch_dims == 0
+        self.one_sample = batch_dims == 0
         self._laid_out = tuple(_inside(leaf.shape, batch_dims) for leaf in leaves)
         self._as_is = self._laid_out == self.shapes
         self.start: Leaves = self.inward(leaves)
@@ -69,7 +70,7 @@ class Border:
 
     def of_samples(self, numbers: torch.Tensor) -> torch.Tensor:
         """Return a tensor with one entry a sample as the user sees it: without that dimension where there is one."""
-        return numbers.reshape(numbers.shape[1:]) if self._one_sample and numbers.ndim else numbers
+        return numbers.reshape(numbers.shape[1:]) if self.one_sample and numbers.ndim else numbers
 
     def narrow(self, z: Leaves) -> Leaves:
         """Return the leaves of a state in the dtypes of z0; see NOTE [Ties] in `revdeq.narrowing`."""

@@ -214,7 +214,7 @@ def plan_of_itself(results: Results) -> Plan:
             for row in results.measurements
             if row.check in CRITERIA
         },
-        curves={curve_key(curve): PlannedCurve() for curve in results.curves},
+        curves={curve_key(curve): PlannedCurve((curve.x_name, curve.y_name)) for curve in results.curves},
         studies=CURVES,
         faults={
             name: PlannedFault(record.description, record.expected, frozenset()) for name, record in controls.items()

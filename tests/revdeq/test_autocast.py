@@ -6,8 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from revdeq import ImplicitAdjoint, Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
+from revdeq import (
+    GMRES,
+    Anderson,
+    CheckpointedAdjoint,
+    ImplicitAdjoint,
+    PhantomAdjoint,
+    Reversible,
+    ReversibleAdjoint,
+    UnrolledAdjoint,
+    solve,
+)
 from revdeq.environment import Flags
+from revdeq.nn import DEQ, Dense, MonotoneDEQ
 
 
 class Cell(nn.Module):
@@ -172,3 +183,106 @@ def test_solve_works_after_the_newer_precision_switches_were_set():
     finally:
         backends.cuda.matmul.fp32_precision, backends.cudnn.rnn.fp32_precision = before
     assert x.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MonotoneDEQ(16),
+        lambda: DEQ(Dense(16), adjoint=ImplicitAdjoint(), max_steps=60),
+        lambda: DEQ(Dense(16), solver=Anderson(), rtol="auto", atol=0.0),
+    ],
+    ids=["monotone", "implicit", "accelerated"],
+)
+def test_layers_of_fixed_points_work_under_autocast_with_their_defaults(make: Any, dtype: torch.dtype):
+    layer, x = make(), torch.randn(32, 16)
+    found: list[torch.Tensor] = []
+    for enabled in (True, False):
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            z1 = layer(x)
+        z1.float().square().mean().backward()
+        found.append(torch.cat([p.grad.reshape(-1) for p in layer.parameters()]))
+        layer.zero_grad()
+    # The adjoint equation stops at this tolerance, and what stopped it is amplified by 1 / (1 - 0.9) at most.
+    assert relative(*found) <= 10 * torch.finfo(dtype).eps ** 0.75
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=lambda dtype: str(dtype)[6:]
+)
+def test_automatic_tolerance_is_that_of_the_dtype(dtype: torch.dtype):
+    layer = MonotoneDEQ(8, dtype=dtype)
+    solution = layer.solve(torch.randn(3, 8, dtype=dtype))
+    value = layer.function(solution.z1, torch.zeros(3, 8, dtype=dtype))
+    assert value.dtype == dtype
+    assert solution.result.succeeded
+    allowed = max(1e-5, torch.finfo(dtype).eps ** 0.75)
+    # ||f(z)|| <= ||z|| + residual.
+    assert bool((solution.residual <= 1.1 * allowed * solution.z1.double().norm(dim=1)).all())
+
+
+ADJOINTS = [
+    ReversibleAdjoint(),
+    ReversibleAdjoint(segment=2),
+    ImplicitAdjoint(),
+    ImplicitAdjoint(solver=GMRES()),
+    CheckpointedAdjoint(2),
+    PhantomAdjoint(2),
+    UnrolledAdjoint(),
+]
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=repr)
+def test_an_overflow_lets_the_gradient_scaler_skip_the_step(adjoint: Any):
+    layer, x = DEQ(Dense(16), adjoint=adjoint, max_steps=40), torch.randn(8, 16)
+    optimiser = torch.optim.SGD(layer.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=1000)
+    before = [p.detach().clone() for p in layer.parameters()]
+    skipped = 0
+    grads: Any = []
+    for _ in range(24):
+        optimiser.zero_grad()
+        with torch.autocast("cpu", dtype=torch.float16):
+            z1 = layer(x)
+        scaler.scale(z1.float().square().sum()).backward()
+        scaler.unscale_(optimiser)
+        grads = [p.grad for p in layer.parameters()]
+        scale = scaler.get_scale()
+        scaler.step(optimiser)
+        scaler.update()
+        if scaler.get_scale() == scale:
+            break
+        skipped += 1
+        assert all(torch.equal(p, b) for p, b in zip(layer.parameters(), before, strict=True))
+    assert 0 < skipped < 24
+    assert all(bool(torch.isfinite(g).all()) for g in grads)
+    # At this scale the gradient is that of no scaler, up to the roundings of float16.
+    with torch.no_grad():
+        for p, b in zip(layer.parameters(), before, strict=True):
+            p.copy_(b)
+    layer.zero_grad()
+    layer(x).square().sum().backward()
+    for p, g in zip(layer.parameters(), grads, strict=True):
+        assert p.grad is not None
+        assert relative(g, p.grad) <= 0.05
+
+
+@pytest.mark.parametrize("cotangent", [float("inf"), float("nan")])
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=repr)
+def test_a_cotangent_that_is_not_finite_is_passed_through(adjoint: Any, cotangent: float):
+    layer = DEQ(Dense(4), adjoint=adjoint, max_steps=60)
+    (layer(torch.randn(3, 4)).sum() * cotangent).backward()
+    assert all(p.grad is not None and not bool(torch.isfinite(p.grad).any()) for p in layer.parameters())
+
+
+@pytest.mark.parametrize("scale", [2.0**-80, 2.0**100])
+def test_implicit_gradient_scales_with_its_cotangent_to_the_bit(scale: float):
+    for adjoint in (ImplicitAdjoint(), ImplicitAdjoint(solver=GMRES()), ImplicitAdjoint(rtol=0.0, atol=1e-6)):
+        cell, x, found = Dense(4), torch.randn(3, 4), []
+        for by in (1.0, scale):
+            scaled = adjoint if adjoint.atol == 0.0 else ImplicitAdjoint(rtol=0.0, atol=1e-6 * by)
+            layer = DEQ(cell, adjoint=scaled, max_steps=60)
+            (grad,) = torch.autograd.grad(layer(x).sum() * by, cell.state.weight)
+            found.append(grad / by)
+        assert torch.equal(*found)

@@ -1,5 +1,7 @@
 """Half steps compiled together with f: the same gradients, and a sentence where they cannot be had."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -44,7 +46,7 @@ def x() -> torch.Tensor:
 
 
 def gradients(
-    cell: Cell, x: torch.Tensor, solver: Reversible, adjoint: Adjoint, **stopping: float
+    cell: Cell, x: torch.Tensor, solver: Reversible, adjoint: Adjoint, **stopping: Any
 ) -> list[torch.Tensor]:
     """Return z1 and the gradients of z0, x and the weight of a scalar of both states."""
     z0 = torch.full((3, 4), 0.25, requires_grad=True)
@@ -95,6 +97,48 @@ def test_graphs_do_not_depend_on_the_number_of_steps(cell: Cell, x: torch.Tensor
     solve(cell, z0, x, solver=solver, adjoint=adjoint, max_steps=20).z1.sum().backward()
     assert before > 0
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+
+
+@pytest.mark.parametrize(
+    ("beta", "stopping", "batch_dims"),
+    [(0.6, {}, None), ("adaptive", {}, None), (0.6, {"rtol": 2e-2, "atol": 0.0}, 1)],
+    ids=["number", "adaptive", "tolerance"],
+)
+def test_other_numbers_of_samples_are_not_compiled_anew(beta, stopping, batch_dims) -> None:
+    cell, stats = Cell(), torch._dynamo.utils.counters["stats"]
+    counts = []
+    for samples in (8, 5, 3, 8):
+        x = torch.randn(samples, 4, requires_grad=True)
+        found = []
+        for solver, adjoint in (
+            (Reversible(beta, compile=True), ReversibleAdjoint()),
+            (Reversible(beta), UnrolledAdjoint()),
+        ):
+            z0 = torch.full((samples, 4), 0.25)
+            options: dict[str, Any] = {"max_steps": NUM_STEPS, "throw": False, "batch_dims": batch_dims, **stopping}
+            z1 = solve(cell, z0, x, solver=solver, adjoint=adjoint, **options).z1
+            found.append(torch.autograd.grad(z1.square().sum(), [x, cell.weight]))
+        for got, expected in zip(*found, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+        counts.append(stats["unique_graphs"])
+    assert counts[0] > 0
+    assert len(set(counts)) == 1
+
+
+@pytest.mark.parametrize(("shape", "batch_dims"), [((), 0), ((4,), 0), ((4,), 1)], ids=str)
+def test_function_sees_the_shapes_of_its_own_state_when_compiled(shape, batch_dims) -> None:
+    start, source = torch.full(shape, 0.25), torch.full(shape, 0.5, requires_grad=True)
+
+    def f(z: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(0.3 * z + a)
+
+    found: list[tuple[torch.Tensor, ...]] = []
+    for compiled in (True, False):
+        solver = Reversible(0.6, compile=compiled)
+        z1 = solve(f, start, source, solver=solver, max_steps=2, batch_dims=batch_dims).z1
+        found.append((z1, *torch.autograd.grad((z1 * torch.arange(1.0, 5.0)[: z1.numel()]).sum(), source)))
+    for got, expected in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected)
 
 
 def test_changed_code_is_compiled_anew(x: torch.Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import pytest
 import torch
@@ -95,7 +96,21 @@ def _selftest(planned):
 
 
 @pytest.fixture(scope="session")
-def small():
+def small_plan():
+    """Makes the plan of the small profile for what a run says of its devices and its subject."""
+
+    @cache
+    def made(devices, subject, absent):
+        return plan(SmallProfile(), devices, subject, absent)
+
+    def make(run):
+        return made(run.devices, run.subject, absences(run))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small(small_plan):
     """(the run, its plan)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -115,7 +130,7 @@ def small():
         measurements=tuple(row for part in parts for row in part.measurements),
         curves=tuple(curve for part in parts for curve in part.curves),
     )
-    planned = plan(SmallProfile(), run.devices, run.subject, absences(run))
+    planned = small_plan(run)
     run = replace(run, not_measured=planned.not_measured, selftest=_selftest(planned))
     assert [finding.text() for finding in judge(run, planned).failures] == []
     return run, planned

@@ -127,6 +127,28 @@ def test_truncated_file_is_refused(tmp_path, kept):
         read_results(path)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"subject": "another"},
+        {"complete": False},
+        {"measurements": []},
+        {"not_measured": []},
+        {"digest": "0" * 64},
+        {"digest": None},
+        {"environment": ENVIRONMENT | {"seed": 1}},
+    ],
+)
+def test_what_was_changed_after_it_was_written_is_refused(edit):
+    with pytest.raises(ResultsError, match="changed after a run wrote it"):
+        from_json(to_json(GOOD) | edit)
+
+
+def test_the_digest_does_not_depend_on_the_order_of_keys():
+    whole = to_json(GOOD)
+    assert from_json(dict(reversed(whole.items()))) == from_json(whole)
+
+
 @pytest.mark.parametrize("version", [0, VERSION - 1, VERSION + 1, str(VERSION), None])
 def test_unknown_version_is_refused(version):
     with pytest.raises(ResultsError, match=f"reads version {VERSION}"):

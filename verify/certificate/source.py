@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
+
+from verify.users_module import import_users_module
 
 
 class SourceError(ValueError):
@@ -59,7 +60,7 @@ def _load(path: str) -> Callable[[], Any]:
     if not separator or not module_name or not factory_name:
         raise SourceError(f"{path!r} does not name a factory; write MODULE:FACTORY, such as my_package.model:make_cell")
     try:
-        module = importlib.import_module(module_name)
+        module = import_users_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and not (module_name + ".").startswith(error.name + "."):
             raise SourceError(

@@ -152,7 +152,12 @@ def _devices(results: Results) -> Iterator[str]:
 
 
 def _environment(environment: Mapping[str, Any], plan: Plan) -> Iterator[str]:
+    if plan.environment and set(environment) != set(plan.environment):
+        odd = sorted(map(str, set(environment) ^ set(plan.environment)))
+        yield f"the environment says more, or less, than a run does: {', '.join(odd[:3])}"
     for key, value in plan.environment.items():
+        if value is None:
+            continue
         if key not in environment or type(environment[key]) is not type(value) or environment[key] != value:
             yield f"the environment's {key} is {environment.get(key)!r}, and this judge knows the plan of {value!r}"
     texts = {"commit": _COMMIT, "source": _SOURCE, "python": _VERSION, "torch": _VERSION}

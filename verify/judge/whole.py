@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from statistics import median
 
 from verify.criteria import EFFECTIVE_SHARE, LOGIC_POWER, Criterion
@@ -131,6 +132,13 @@ def _curve_problem(curve: Curve, plan: Plan) -> str:
     if not (curve.x_name and curve.y_name):
         return "its axes have no names"
     if planned is not None:
+        if (curve.x_name, curve.y_name) != planned.axes:
+            return f"its axes are {curve.x_name!r} and {curve.y_name!r}, planned are {planned.axes}"
+        if not (curve.x[0] >= 0 and all(one < other for one, other in pairwise(curve.x))):
+            return "its abscissae do not increase from 0 or above"
+        # Errors, rates and bytes; NaN is a gap.
+        if any(value < 0 for value in (*curve.y, *(curve.predicted or ()))):
+            return "a value is negative"
         if planned.x is not None and curve.x != planned.x:
             return f"its abscissae are {list(curve.x)[:4]}..., planned are {list(planned.x)[:4]}..."
         if planned.predicted is not None and planned.predicted != (curve.predicted is not None):

@@ -37,6 +37,10 @@ def _without(results: Results, check: str) -> Results:
     return replace(results, measurements=tuple(row for row in results.measurements if row.check != check))
 
 
+def _respelt(row: Measurement) -> Measurement:
+    return replace(row, case=f"{row.case} ")
+
+
 FAULTS = (
     RunFault(
         "nan-ratio",
@@ -112,5 +116,72 @@ FAULTS = (
         "fault-survives",
         "a planted fault survives",
         lambda run: replace(run, selftest=tuple(replace(r, killed_by=()) for r in run.selftest or ())),
+    ),
+    RunFault(
+        "row-deleted",
+        "a row that was planned is not in the results",
+        lambda run: _change(run, "rounding-bound", lambda row: None),
+    ),
+    RunFault(
+        "case-relabelled",
+        "a row stands again under a case with a space behind it",
+        lambda run: replace(run, measurements=(*run.measurements, _respelt(run.measurements[0]))),
+    ),
+    RunFault(
+        "profile-relabelled",
+        "the run is called one of another profile",
+        lambda run: replace(run, profile="full"),
+    ),
+    RunFault(
+        "number-not-recomputed",
+        "a ratio is not that of its error and its scale",
+        lambda run: _change(run, "gradient", lambda row: replace(row, measured=1.0)),
+    ),
+    RunFault(
+        "component-impossible",
+        "the worst component is further off than the error over all of them allows",
+        lambda run: _change(run, "forward", lambda row: replace(row, got=2.0 + (row.got or 0.0))),
+    ),
+    RunFault(
+        "column-against-case",
+        "a row's beta is not that of its case",
+        lambda run: _change(run, "gradient", lambda row: replace(row, beta=0.123)),
+    ),
+    RunFault(
+        "index-outside-leaf",
+        "a row's worst component is outside its leaf",
+        lambda run: _change(run, "gradient", lambda row: replace(row, index=(-5,))),
+    ),
+    RunFault(
+        "replay-of-nothing",
+        "the command of a row does not measure its case again",
+        lambda run: _change(run, "forward", lambda row: replace(row, replay="true")),
+    ),
+    RunFault(
+        "negative-uncertainty",
+        "a reference is more than certain",
+        lambda run: _change(run, "gradient", lambda row: replace(row, uncertainty=-1.0)),
+    ),
+    RunFault(
+        "two-costs-of-one-solve",
+        "two rows of one observation counted differently",
+        lambda run: _change(run, "gradient", lambda row: replace(row, evaluations=1 + (row.evaluations or 0))),
+    ),
+    RunFault(
+        "states-said-to-be-lost",
+        "a row says that reversal loses the states, where it does not",
+        lambda run: _change(
+            run, "gradient", lambda row: replace(row, status="no-power", power=math.inf, reason="reversal loses them")
+        ),
+    ),
+    RunFault(
+        "no-device",
+        "the run was measured on no device",
+        lambda run: replace(run, environment=run.environment | {"devices": []}),
+    ),
+    RunFault(
+        "started-in-words",
+        "the run does not say when it started",
+        lambda run: replace(run, started="yesterday"),
     ),
 )

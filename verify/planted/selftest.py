@@ -170,7 +170,7 @@ def run_plan() -> Plan:
         profile=_PROFILE,
         criteria=CRITERIA,
         rows=planned_rows(stands()),
-        curves={curve_key(_CURVE): PlannedCurve()},
+        curves={curve_key(_CURVE): PlannedCurve(("x", "y"))},
         faults={"control": PlannedFault("", expected=False), "planted": PlannedFault("", expected=True)},
         lost=lost_rows(stands()),
     )

@@ -40,6 +40,7 @@ PRECISIONS = ("float64", "float32", "bfloat16")
 """Of f and of the states alike, so that the round-off floor is seen."""
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)
+RATE_AXES = ("relaxation parameter beta", "rate per step")
 LARGEST = 1e30
 """Growth from which on a diverging linear map is left out: float32 and bfloat16 end at 3e38."""
 
@@ -220,8 +221,8 @@ def grid_curves(sweeps: Sequence[Sweep]) -> Iterator[Curve]:
                 dtype=dtype,
                 state_dtype=dtype,
                 device=own[0].case.device,
-                x_name="relaxation parameter beta",
-                y_name="rate per step",
+                x_name=RATE_AXES[0],
+                y_name=RATE_AXES[1],
                 x=tuple(found.case.beta for found in own),
                 y=tuple(rate if good else np.nan for (rate, _), good in zip(fits, sharp, strict=True)),
                 predicted=tuple(float(found.predicted[place]) for found in own),
@@ -236,4 +237,4 @@ def planned_grid_curves(device: str) -> Iterator[tuple[CurveKey, PlannedCurve]]:
         for name, constant in zip(batch.names, batch.constants, strict=True):
             problem = f"{name} k={constant:g}"
             key = ("rate-against-beta", problem, "reversible", "", "", None, dtype, dtype, device)
-            yield key, PlannedCurve(BETAS, True)
+            yield key, PlannedCurve(RATE_AXES, BETAS, True)
