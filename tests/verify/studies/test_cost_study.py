@@ -25,7 +25,7 @@ from verify.studies.cost import (
 STEPS = 3
 TWICE = 2 * STEPS
 
-# Evaluations of f in forward and backward, and VJPs. The implicit adjoint sees whether f repeats, evaluates f once at z1,
+# Evaluations of f in forward and backward, and VJPs. The implicit adjoint sees whether f repeats, evaluates it at z1,
 # takes 2N iterations and one product for the last residual, and one that reaches the parameters.
 EXPECTED = {
     "reversible": (2 * TWICE, TWICE),
