@@ -5,10 +5,10 @@ from typing import cast
 
 import torch
 
+from revdeq._probe import probing
+from revdeq._tree import Tree, flatten, unflatten
 from revdeq.function.linearisation import PartialLeaves
-from revdeq.probe import probing
 from revdeq.solver.parameters import validated_count
-from revdeq.tree import Tree, flatten, unflatten
 
 
 def jacobian_penalty(

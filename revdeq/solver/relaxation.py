@@ -5,10 +5,10 @@ from typing import Any, Literal, TypeAlias, cast
 
 from torch._C._functorch import peek_interpreter_stack
 
-from revdeq.automatic import AutomaticBeta, automatic_beta
-from revdeq.errors import GradientError
+from revdeq._automatic import AutomaticBeta, automatic_beta
+from revdeq._errors import GradientError
+from revdeq._schedule import Schedule
 from revdeq.function import Function
-from revdeq.schedule import Schedule
 from revdeq.solver.base import validated_beta
 
 
@@ -54,7 +54,7 @@ def estimated_beta(f: Function, num_steps: int) -> AutomaticBeta:
         num_steps: steps that the solve will take, or the greatest number of them.
 
     Raises:
-        revdeq.estimate.EstimateError: f(z0) is not finite, or no beta converges.
+        revdeq._estimate.EstimateError: f(z0) is not finite, or no beta converges.
         GradientError: inside a torch.func transform, where residuals cannot be read.
     """
     if peek_interpreter_stack():

@@ -6,19 +6,19 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 
+from revdeq._automatic import AutomaticBeta
+from revdeq._residual import sample_shape
+from revdeq._schedule import Schedule
+from revdeq._tree import Leaves
 from revdeq.arithmetic.base import Arithmetic
 from revdeq.arithmetic.bitwise import Bitwise
 from revdeq.arithmetic.floating import Floating
 from revdeq.arithmetic.tape import Entry, Tape
-from revdeq.automatic import AutomaticBeta
 from revdeq.function import Function
-from revdeq.residual import sample_shape
-from revdeq.schedule import Schedule
 from revdeq.solver.base import Evaluate, Iteration, Solver
 from revdeq.solver.betas import AdaptiveBetas, Betas, ConstantBeta, Pace, RecordedBetas, ScheduledBetas
 from revdeq.solver.half_steps import CompiledHalfSteps, FloatingHalfSteps, HalfSteps, LeafwiseHalfSteps, States
 from revdeq.solver.relaxation import Relaxation, estimated_beta, validated_relaxation
-from revdeq.tree import Leaves
 
 
 class Coupled(NamedTuple):
@@ -50,10 +50,10 @@ class Reversible(Solver):
 
     Args:
         beta: relaxation parameter, 0 < beta < 2, not 1. Or a schedule, two betas for every step, those of y and of z
-            (`revdeq.schedule.chebyshev_schedule`); no solve may then take more steps than it has. Or "auto": a
+            (`revdeq._schedule.chebyshev_schedule`); no solve may then take more steps than it has. Or "auto": a
             short trial from z0 before the iteration begins chooses it (`revdeq.automatic_beta`); `Solution.beta` says
             which, `Solution.estimate` why and at what cost. Or
-            "adaptive": each sample's beta follows the ratios of its residuals by `revdeq.schedule.adapted_beta`, at no
+            "adaptive": each sample's beta follows the ratios of its residuals by `revdeq._schedule.adapted_beta`, at no
             extra evaluation. That is for real spectra only: with eigenvalues off the real axis it may not converge.
         state_dtype: dtype of the states; None for float64 where z0 is narrower and the device has float64. f is always
             called in the dtype of z0. A wider state postpones the loss of digits in reverse.
@@ -123,7 +123,7 @@ class Reversible(Solver):
 
         Raises:
             ValueError: a schedule has fewer than max_steps steps, or "auto" has no function to look at.
-            revdeq.estimate.EstimateError: "auto" found no beta that converges.
+            revdeq._estimate.EstimateError: "auto" found no beta that converges.
         """
         beta, estimated = self.beta, None
         if beta == "auto":

@@ -8,10 +8,10 @@ import torch
 
 from random_maps import FAMILIES, FAR_FROM_NORMAL, draw, evaluations
 from revdeq import Reversible, UnrolledAdjoint, automatic_beta, solve
-from revdeq.automatic import TRIAL_STEPS, USUAL
-from revdeq.estimate import EstimateError
+from revdeq._automatic import TRIAL_STEPS, USUAL
+from revdeq._estimate import EstimateError
+from revdeq._reduced import ReducedModel, steps_until
 from revdeq.rates import optimal_beta, spectral_rate
-from revdeq.reduced import ReducedModel, steps_until
 
 
 TOLERANCES = (1e-3, 1e-6, 1e-9)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from revdeq.estimate import EstimateError, Jacobian, extreme_eigenvalues, lipschitz_constant
+from revdeq._estimate import EstimateError, Jacobian, extreme_eigenvalues, lipschitz_constant
 
 
 def cell(dimension: int, batch: int = 3, gain: float = 0.8) -> Callable[[Any, Any], Any]:

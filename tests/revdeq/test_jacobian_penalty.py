@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-import revdeq.estimate
+import revdeq._estimate
 from revdeq import Reversible, ReversibleAdjoint, solve
 from revdeq.nn import Dense, Transformer, jacobian_penalty
 
@@ -60,8 +60,8 @@ def test_fused_attention_is_differentiated_twice(causal: bool, padded: bool):
 
 def test_estimators_and_penalty_stand_at_the_top():
     assert revdeq.jacobian_penalty is jacobian_penalty
-    assert revdeq.extreme_eigenvalues is revdeq.estimate.extreme_eigenvalues
-    assert revdeq.lipschitz_constant is revdeq.estimate.lipschitz_constant
+    assert revdeq.extreme_eigenvalues is revdeq._estimate.extreme_eigenvalues
+    assert revdeq.lipschitz_constant is revdeq._estimate.lipschitz_constant
 
 
 def test_it_is_differentiable_in_args_and_not_in_z():

@@ -16,9 +16,9 @@ from revdeq import (
     UnrolledAdjoint,
     solve,
 )
-from revdeq.estimate import EstimateError
+from revdeq._estimate import EstimateError
+from revdeq._schedule import NEAREST_TO_ONE, chebyshev_schedule
 from revdeq.rates import optimal_beta
-from revdeq.schedule import NEAREST_TO_ONE, chebyshev_schedule
 
 
 RELAXATIONS = (chebyshev_schedule(12, 0.9), ((0.3, 1.4), (1.7, 0.6)) * 6, "auto", "adaptive")

@@ -24,11 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from revdeq.estimate import EstimateError, SpectrumEstimate
-from revdeq.probe import probing
+from revdeq._estimate import EstimateError, SpectrumEstimate
+from revdeq._probe import probing
+from revdeq._reduced import ReducedModel, steps_until
+from revdeq._tree import Tree, flatten, unflatten
 from revdeq.rates import optimal_averaging, spectral_rate
-from revdeq.reduced import ReducedModel, steps_until
-from revdeq.tree import Tree, flatten, unflatten
 
 
 USUAL, CAREFUL = 0.8, 0.5

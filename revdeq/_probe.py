@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from revdeq._tree import Tree, flatten
 from revdeq.function import Function
-from revdeq.tree import Tree, flatten
 
 
 State = TypeVar("State")

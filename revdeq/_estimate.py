@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from revdeq.probe import probing
-from revdeq.tree import Tree, flatten, unflatten
+from revdeq._probe import probing
+from revdeq._tree import Tree, flatten, unflatten
 
 
 class EstimateError(RuntimeError):

@@ -7,9 +7,9 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import torch
 from torch.utils._pytree import tree_map_only
 
-from revdeq.automatic import AutomaticBeta
-from revdeq.schedule import Schedule
-from revdeq.tree import Tree
+from revdeq._automatic import AutomaticBeta
+from revdeq._schedule import Schedule
+from revdeq._tree import Tree
 
 
 State = TypeVar("State")
