@@ -20,7 +20,7 @@ PACKAGES = ("revdeq", "verify")
 LIBRARIES = ("torch", "numpy", "mpmath", "gmpy2", "python-flint", "scipy", "scikit-learn", "pandas")
 SEED = 20_250_912
 KEYS = (*ENVIRONMENT_KEYS, *LIBRARIES, "machine", "processors", "tf32", "deterministic")
-"""What an environment block says."""
+"""What an environment block says of any run."""
 
 
 def describe(seed: int = SEED) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from revdeq.arithmetic.floating import Floating
 from revdeq.arithmetic.tape import Entry, Tape
 from revdeq.function import Function
 from revdeq.solver.base import Evaluate, Iteration, Solver
-from revdeq.solver.betas import AdaptiveBetas, Betas, ConstantBeta, Pace, RecordedBetas, ScheduledBetas
+from revdeq.solver.betas import AdaptiveBetas, Beta, Betas, ConstantBeta, Pace, RecordedBetas, ScheduledBetas
 from revdeq.solver.half_steps import CompiledHalfSteps, FloatingHalfSteps, HalfSteps, LeafwiseHalfSteps, States
 from revdeq.solver.relaxation import Relaxation, estimated_beta, validated_relaxation
 
@@ -224,20 +224,28 @@ class ReversibleIteration(Iteration):
         """Return y."""
         return self.half_steps.values(state.y)
 
-    def undo_z(self, z: States, value_at_y: Leaves, lost: Entry | None = None, n: int = 0) -> States:
+    def undo_z(self, z: States, value_at_y: Leaves, lost: Entry | None = None, n: int | None = None) -> States:
         """Return z_n from z_{n+1} and f(y_{n+1}).
 
         Args:
             z: z_{n+1}.
             value_at_y: f(y_{n+1}).
             lost: what the tape says the half step lost.
-            n: index of the step.
-        """
-        return self.half_steps.undo(z, value_at_y, lost, self.betas.of_step(n)[1])
+            n: index of the step; may be left out where all steps have one beta.
 
-    def undo_y(self, y: States, value_at_z: Leaves, lost: Entry | None = None, n: int = 0) -> States:
+        Raises:
+            ValueError: the betas depend on the step and n is left out.
+        """
+        return self.half_steps.undo(z, value_at_y, lost, self._betas_of(n)[1])
+
+    def undo_y(self, y: States, value_at_z: Leaves, lost: Entry | None = None, n: int | None = None) -> States:
         """Return y_n from y_{n+1} and f(z_n); the arguments are those of `undo_z`."""
-        return self.half_steps.undo(y, value_at_z, lost, self.betas.of_step(n)[0])
+        return self.half_steps.undo(y, value_at_z, lost, self._betas_of(n)[0])
+
+    def _betas_of(self, n: int | None) -> tuple[Beta, Beta]:
+        if n is None and not isinstance(self.betas, ConstantBeta):
+            raise ValueError("the betas differ from step to step, so give n, the index of the step.")
+        return self.betas.of_step(n or 0)
 
     def relaxation(self, state: Coupled) -> float | Schedule | torch.Tensor | None:
         """Return the betas with which the state was reached, as `Solution.beta` has them."""

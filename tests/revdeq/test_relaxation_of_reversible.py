@@ -253,7 +253,7 @@ def test_implicit_gradient_does_not_see_how_beta_was_chosen():
 
 
 def test_a_step_of_a_schedule_is_undone_by_its_own_betas_and_not_without_its_index():
-    solver = Reversible(((0.3, 1.4), (1.7, 0.6)))
+    solver = Reversible(((0.3, 1.4), (1.7, 0.6))).bound_to(None, 2)
 
     def f(leaves):
         return (torch.tanh(leaves[0]),)
@@ -303,7 +303,6 @@ def test_bitwise_arithmetic_refuses_betas_that_it_does_not_know_beforehand(relax
         Reversible(relaxation, arithmetic="bitwise")
 
 
-@pytest.mark.parametrize("word", ["auto", "adaptive"])
-def test_a_solver_that_has_not_chosen_its_beta_cannot_iterate_by_itself(word):
-    with pytest.raises(ValueError, match="hand it to solve"):
-        Reversible(word).init((start(6),))
+def test_a_solver_that_chooses_its_beta_for_a_function_needs_one():
+    with pytest.raises(ValueError, match="looks at the function of a solve"):
+        Reversible("auto").bound_to(None, 4)

@@ -61,3 +61,7 @@ def test_commit_is_unknown_without_git(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", absent)
     assert environment.describe()["commit"] == "unknown"
+
+
+def test_the_block_says_what_the_gate_expects_of_it():
+    assert set(environment.describe()) == set(environment.KEYS)
