@@ -365,6 +365,14 @@ def test_random_and_unsupported_functions_raise_their_own_errors() -> None:
         certify(scalar(lambda z, x: torch.lgamma(z) * 0.5 + x))
 
 
+def test_number_that_is_not_finite_is_named() -> None:
+    weight = torch.tensor([[1.0, math.nan]], dtype=F64)
+    with pytest.raises(SourceError, match=r"captured\.weight\[0, 1\] is nan"):
+        certify((lambda z, x: 0.5 * z * weight + x, torch.zeros(1, 2, dtype=F64), torch.ones(1, 2, dtype=F64)))
+    with pytest.raises(SourceError, match=r"z0\[0, 0\] is inf"):
+        certify(scalar(lambda z, x: 0.5 * z + x, start=math.inf))
+
+
 def raising() -> Any:
     raise RuntimeError("no weights here")
 
