@@ -126,7 +126,7 @@ def test_an_affine_solve_scales_to_the_bit(solver, dtype, power, sign):
     assert torch.equal(run(scale), scale * run(1.0))
 
 
-@pytest.mark.parametrize("solver", [*ACCELERATED, Relaxed(0.7), Reversible(0.7), GMRES(3)], ids=repr)
+@pytest.mark.parametrize("solver", [*ACCELERATED, Relaxed(0.7), Reversible(0.7).bound_to(None, 25), GMRES(3)], ids=repr)
 def test_fixed_steps_read_no_value(solver):
     # Tensors of the meta device have no values: whatever would wait for a device raises there.
     z0 = (torch.zeros(3, 5, device="meta"), torch.zeros(3, 2, dtype=torch.float64, device="meta"))
