@@ -10,14 +10,13 @@ from revdeq.adjoint import (
     UnrolledAdjoint as UnrolledAdjoint,
 )
 from revdeq.arithmetic import Bitwise as Bitwise, Floating as Floating
+from revdeq.automatic import AutomaticBeta as AutomaticBeta, automatic_beta as automatic_beta
 from revdeq.averaging import Averaged as Averaged
 from revdeq.errors import GradientError as GradientError
 from revdeq.estimate import (
-    AutomaticBeta as AutomaticBeta,
     EstimateError as EstimateError,
     LipschitzEstimate as LipschitzEstimate,
     SpectrumEstimate as SpectrumEstimate,
-    automatic_beta as automatic_beta,
     extreme_eigenvalues as extreme_eigenvalues,
     lipschitz_constant as lipschitz_constant,
 )

@@ -157,7 +157,10 @@ def _iterate_to_tolerance(f: Evaluate, solver: Iteration, z0: Leaves, stopping: 
 
 
 def masked_step(f: Evaluate, solver: Iteration, state: State, value: Leaves, n: int, active: torch.Tensor) -> State:
-    """Return the state after step n of the active samples; f sees the others at their own states.
+    """Return the state after step n of the active samples; f sees the others at their estimates.
+
+    It sees them there in every evaluation of the step, also where a solver has a second state: that one may be farther
+    from the fixed point than the estimate which was judged, and samples that read it would never meet their tolerance.
 
     Args:
         f: evaluates the function.
@@ -167,7 +170,7 @@ def masked_step(f: Evaluate, solver: Iteration, state: State, value: Leaves, n: 
         n: index of the step, from 0.
         active: bool tensor, one entry a sample, or 0-d.
     """
-    kept = solver.coupled(state) or solver.estimate(state)
+    kept = solver.estimate(state)
 
     def evaluate(leaves: Leaves) -> Leaves:
         return f(tuple(torch.where(per_sample(active, a), a, b) for a, b in zip(leaves, kept, strict=True)))

@@ -112,7 +112,7 @@ def run(
         parts = Parts(out / PARTIAL, f"{profile} {subject} {_key(environment)}", files)
         tried = TaskRun(planned, subject, parts, files, progress)
         tried.run(workers, fresh)
-        shell.environment.update({SUBJECT_FILES: tried.files} if tried.files else {})
+        shell.environment.update({} if subject == "revdeq" else {SUBJECT_FILES: tried.files})
         done = {task: tried.done[task] for task in planned if task in tried.done}
         left = (*tried.failed.values(), *_absent(devices), *measured.left_out(), *studies_left_out(subject))
         if shard is not None:

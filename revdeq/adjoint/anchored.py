@@ -95,7 +95,7 @@ class Anchored(Record):
         for n in reversed(steps):
             active = way.masks[n]
             ours = n < steps.stop - 1
-            at = way.replay.narrow(y)
+            at = way.seen_at_y(y, z, n)
             found.append(fingerprint(at))
             if n > steps.start:
                 _, z = way.pullback.undoing(2 * n + 1, at, z, active, ours=ours)

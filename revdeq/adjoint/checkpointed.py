@@ -75,13 +75,15 @@ class CheckpointedAdjoint(Adjoint):
         return completed(state, solver, f.z0, stopping.max_steps), aux
 
     def _run_to_tolerance(self, f: Function, solver: Iteration, stopping: Stopping) -> tuple[Outcome, Leaves]:
-        masks = Masks()
+        masks, repeated = Masks(), _Repeated(f)
         with torch.no_grad():
-            found = iterate(f, solver, tuple(leaf.detach() for leaf in f.z0), stopping, masks)
+            found = iterate(repeated, solver, tuple(leaf.detach() for leaf in f.z0), stopping, masks)
         surroundings = _Surroundings(f)
         surroundings.close()
+        # What was found converged was found along these evaluations, so the graph has to be of the same ones.
+        repeated.start(0)
         with surroundings():
-            state, aux = iterate_in_segments(_Repeated(f), solver, f.z0, masks.taken, self.segment, surroundings)
+            state, aux = iterate_in_segments(repeated, solver, f.z0, masks.taken, self.segment, surroundings)
         return found._replace(state=state), aux
 
 

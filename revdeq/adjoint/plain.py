@@ -41,7 +41,7 @@ class Plain(Record):
         y, z = kept
         for n in reversed(range(steps)):
             active, ours = way.masks[n], n < steps - 1
-            _, z = pullback.undoing(2 * n + 1, way.replay.narrow(y), z, active, ours=ours)
+            _, z = pullback.undoing(2 * n + 1, way.seen_at_y(y, z, n), z, active, ours=ours)
             _, y = pullback.undoing(2 * n, way.replay.narrow(z), y, active, ours=ours)
         found = (*y, *z, *pullback.start(), *pullback.inputs())
         if not all(bool(torch.isfinite(t).all()) for t in found if t is not None):

@@ -16,7 +16,7 @@ step before it evaluates f at, with the value that is there anyway. In all that 
 
 NOTE [Stopped samples]
 A sample that takes no part in a step gets no VJP from its own values, but where f couples samples (batch statistics)
-the values of the others depend on its state, which is that of the forward pass: its cotangents receive those parts.
+the values of the others depend on its state, and its cotangent receives those parts. f sees it at z in both half steps.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ from revdeq.function import Replay
 from revdeq.function.linearisation import PartialLeaves
 from revdeq.half_step import ReversedHalfSteps
 from revdeq.iterate import where_active
-from revdeq.residual import masked
+from revdeq.residual import masked, per_sample
 from revdeq.solver.betas import Beta
 from revdeq.solver.reversible import ReversibleIteration
 from revdeq.tree import Leaves
@@ -118,17 +118,14 @@ class Pullback:
         beta = self.beta(k)
         moved, other = self._cotangents(k)
         if self.solver.compiled:
-            pulled = cast(ReversedHalfSteps, self.replay).pull_back(at, masked(active, moved), other, beta)
+            pulled = cast(ReversedHalfSteps, self.replay).pull_back(at, masked(active, moved), _empty(other), beta)
             self.totals.add(pulled.inputs)
-            self._set(k, _select(active, pulled.moved, moved), pulled.other)
+            self._set(k, active, _select(active, pulled.moved, moved), other, pulled.other)
             return pulled.value
         f = self.replay.linearise(at, k)
         to_other, to_inputs = f.pull_back(masked(active, tuple(scaled(p, beta) for p in moved)), self._aux.at(k))
         self.totals.add(to_inputs)
-        for q, part in zip(other, to_other, strict=True):
-            if part is not None:
-                q.add_(part)
-        self._set(k, _kept(moved, beta, active), other)
+        self._set(k, active, _kept(moved, beta, active), other, to_other)
         return f.value
 
     def undoing(
@@ -159,9 +156,9 @@ class Pullback:
             self._join(k)
             moved, other = self._cotangents(k)
             steps = cast(ReversedHalfSteps, self.replay)
-            undone = steps.undo_half_step(state, at, masked(active, moved), other, beta)
+            undone = steps.undo_half_step(state, at, masked(active, moved), _empty(other), beta)
             self.totals.add(undone.inputs)
-            self._set(k, _select(active, undone.moved, moved), undone.other)
+            self._set(k, active, _select(active, undone.moved, moved), other, undone.other)
             return undone.value, cast(States, _select(active, undone.state, state))
         value = self.through(k, at, active)
         before = self.solver.half_steps.undo(state, value, lost, beta, ours=ours and active is None)
@@ -190,8 +187,20 @@ class Pullback:
     def _cotangents(self, k: int) -> tuple[Leaves, Leaves]:
         return (self.z, self.y) if k % 2 else (self.y, self.z)
 
-    def _set(self, k: int, moved: Leaves, other: Leaves) -> None:
+    def _set(self, k: int, active: torch.Tensor | None, moved: Leaves, other: Leaves, to_other: PartialLeaves) -> None:
+        for p, q, part in zip(moved, other, to_other, strict=True):
+            if part is None:
+                continue
+            if active is None or k % 2 == 0:
+                q.add_(part)
+            else:
+                q.add_(torch.where(per_sample(active, part), part, 0.0))
+                p.add_(torch.where(per_sample(active, part), 0.0, part))
         self.y, self.z = (other, moved) if k % 2 else (moved, other)
+
+
+def _empty(cotangent: Leaves) -> Leaves:
+    return tuple(torch.zeros_like(leaf) for leaf in cotangent)
 
 
 def _kept(cotangent: Leaves, beta: Beta, active: torch.Tensor | None) -> Leaves:

@@ -10,7 +10,7 @@ from revdeq.adjoint.pullback import Pullback
 from revdeq.function import Function, Replay
 from revdeq.function.call import own_saved_tensors
 from revdeq.half_step import HalfSteps
-from revdeq.iterate import Masks, repeat
+from revdeq.iterate import Masks, repeat, where_active
 from revdeq.solution import Health
 from revdeq.solver.reversible import Coupled, ReversibleIteration
 from revdeq.tree import Leaves
@@ -49,6 +49,17 @@ class Way(NamedTuple):
         first = 2 * steps.start
         for k in reversed(range(first, 2 * steps.stop)):
             yield k, self.pullback.through(k, seen[k - first], self.masks[k // 2])
+
+    def seen_at_y(self, y: Leaves, z: Leaves, n: int) -> Leaves:
+        """Return what f saw in the second half step of step n, in its own dtypes: y, or z of samples that took none.
+
+        Args:
+            y: leaves of y after the step.
+            z: leaves of z before or after it, which for those samples is the same.
+            n: index of the step.
+        """
+        active = self.masks[n]
+        return self.replay.narrow(y if active is None else where_active(active, y, z))
 
     def repeated(
         self, state: Coupled, steps: range, masks: Sequence[torch.Tensor | None]

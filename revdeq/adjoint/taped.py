@@ -46,7 +46,7 @@ class Taped(Record):
         for n in reversed(range(len(way.masks))):
             active = way.masks[n]
             lost_y, lost_z = kept.entries[2 * n : 2 * n + 2] or (None, None)
-            at = way.replay.narrow(solver.half_steps.values(y))
+            at = way.seen_at_y(solver.half_steps.values(y), solver.half_steps.values(z), n)
             _, z = way.pullback.undoing(2 * n + 1, at, z, active, lost=lost_z)
             # Integers stand for a rounded z0, but the forward pass evaluated f at z0 itself.
             at = way.replay.narrow(way.z0 if n == 0 else solver.half_steps.values(z))

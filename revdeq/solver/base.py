@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import torch
 
-from revdeq.estimate import AutomaticBeta
+from revdeq.automatic import AutomaticBeta
 from revdeq.function import Function
 from revdeq.schedule import Schedule
 from revdeq.tree import Leaves

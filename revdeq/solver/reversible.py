@@ -10,7 +10,7 @@ from revdeq.arithmetic.base import Arithmetic
 from revdeq.arithmetic.bitwise import Bitwise
 from revdeq.arithmetic.floating import Floating
 from revdeq.arithmetic.tape import Entry, Tape
-from revdeq.estimate import AutomaticBeta
+from revdeq.automatic import AutomaticBeta
 from revdeq.function import Function
 from revdeq.residual import sample_shape
 from revdeq.schedule import Schedule
@@ -50,9 +50,9 @@ class Reversible(Solver):
 
     Args:
         beta: relaxation parameter, 0 < beta < 2, not 1. Or a schedule, two betas for every step, those of y and of z
-            (`revdeq.schedule.chebyshev_schedule`); no solve may then take more steps than it has. Or "auto": the
-            spectrum of df/dz near the fixed point is estimated from z0 before the iteration begins, and beta is the
-            `balanced_beta` for it and for max_steps; `Solution.beta` says which, `Solution.estimate` at what cost. Or
+            (`revdeq.schedule.chebyshev_schedule`); no solve may then take more steps than it has. Or "auto": a
+            short trial from z0 before the iteration begins chooses it (`revdeq.automatic_beta`); `Solution.beta` says
+            which, `Solution.estimate` why and at what cost. Or
             "adaptive": each sample's beta follows the ratios of its residuals by `revdeq.schedule.adapted_beta`, at no
             extra evaluation. That is for real spectra only: with eigenvalues off the real axis it may not converge.
         state_dtype: dtype of the states; None for float64 where z0 is narrower and the device has float64. f is always
@@ -129,8 +129,7 @@ class Reversible(Solver):
         if beta == "auto":
             if f is None:
                 raise ValueError("beta is 'auto', which looks at the function of a solve; give a number here.")
-            dtypes = [self.numbers.dtype(leaf) for leaf in f.z0]
-            estimated = estimated_beta(f, max_steps, max(dtypes, key=lambda dtype: torch.finfo(dtype).eps))
+            estimated = estimated_beta(f, max_steps)
             beta = estimated.beta
         return ReversibleIteration(_betas(beta, max_steps), _half_steps(self.numbers, self.compile), estimated)
 

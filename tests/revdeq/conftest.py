@@ -57,7 +57,7 @@ VARIANTS = (ReversibleAdjoint(), ReversibleAdjoint(segment=2))
 
 @pytest.fixture
 def agree() -> Compare:
-    """Assert that reversible gradients are the unrolled ones, leaf by leaf, and those of stored inputs to the bit."""
+    """Assert that the reversible gradients are the unrolled ones, and those of stored inputs to the bit."""
 
     def compare(
         function: Callable[..., Tree],

@@ -45,9 +45,7 @@ def x() -> torch.Tensor:
     return torch.randn(3, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
 
 
-def gradients(
-    cell: Cell, x: torch.Tensor, solver: Reversible, adjoint: Adjoint, **stopping: Any
-) -> list[torch.Tensor]:
+def gradients(cell: Cell, x: torch.Tensor, solver: Reversible, adjoint: Adjoint, **stopping: Any) -> list[torch.Tensor]:
     """Return z1 and the gradients of z0, x and the weight of a scalar of both states."""
     z0 = torch.full((3, 4), 0.25, requires_grad=True)
     solution = solve(cell, z0, x, solver=solver, adjoint=adjoint, max_steps=NUM_STEPS, throw=False, **stopping)

@@ -54,5 +54,5 @@ def test_every_solver_stands_in_the_table_of_pairs():
     import revdeq.solver
 
     table = " ".join(row[0] for row in rows_under("## Any solver with any adjoint"))
-    abstract = {"Solver", "Splittable", "Splitting"}
+    abstract = {"Iteration", "Solver", "SteppingSolver", "Splittable", "Splitting"}
     assert {name for name in vars(revdeq.solver) if name[0].isupper()} - abstract == set(re.findall(r"`(\w+)`", table))
