@@ -16,9 +16,9 @@ def sample_shape(leaves: Leaves) -> tuple[int, ...]:
     Dimension 0 counts samples when every leaf has at least two dimensions and all agree in the first. A vector is one
     sample: give a batch of scalars the shape (B, 1).
     """
-    sizes = {leaf.shape[0] if leaf.ndim >= 2 else -1 for leaf in leaves}
-    if len(sizes) == 1 and -1 not in sizes:
-        return (sizes.pop(),)
+    # Sizes may be symbols, as in an export: those are compared, and cannot be members of a set.
+    if all(leaf.ndim >= 2 and leaf.shape[0] == leaves[0].shape[0] for leaf in leaves):
+        return (leaves[0].shape[0],)
     return ()
 
 

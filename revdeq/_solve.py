@@ -1,6 +1,7 @@
 """The entry point: find a fixed point of a function, differentiably."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast, overload
 
 import torch
@@ -8,11 +9,12 @@ from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wr
 
 from revdeq._residual import Stopping, residual_norm
 from revdeq._solution import Copied, Result, Solution, SolveError
-from revdeq._tree import Leaves
-from revdeq.adjoint import Adjoint, ImplicitAdjoint, ReversibleAdjoint
+from revdeq._tree import Leaves, flatten
+from revdeq.adjoint import Adjoint, ImplicitAdjoint, ReversibleAdjoint, UnrolledAdjoint
 from revdeq.function import Function
 from revdeq.function.border import BatchDims
 from revdeq.function.extras import Extras, HasAux
+from revdeq.function.surroundings import is_symbolic
 from revdeq.solver import Reversible, Solver
 
 
@@ -196,6 +198,8 @@ def _solve(
     batch_dims: BatchDims | None,
     extras: Extras,
 ) -> Solution[Any]:
+    if is_symbolic(tuple(leaf for leaf in flatten(z0)[0] if isinstance(leaf, torch.Tensor))):
+        solver, adjoint, throw = _without_values(solver, stopping), UnrolledAdjoint(), False
     f = _function(solver)(function, z0, args, batch_dims=batch_dims, extras=extras)
     bound = solver.bound_to(f, stopping.max_steps)
     attached = adjoint.run(f, bound, stopping)
@@ -227,6 +231,24 @@ def _solve(
     if throw and not solution.result.succeeded:
         raise SolveError(solution.result, _failure(solution, stopping))
     return solution
+
+
+def _without_values(solver: Solver, stopping: Stopping) -> Solver:
+    """Return the solver for tensors that have no values: they are iterated in plain operations, as an export wants.
+
+    Raises:
+        ValueError: the solve asks for values.
+    """
+    what = "rtol and atol are given" if stopping.by_tolerance else None
+    if isinstance(solver, Reversible):
+        what = "beta is 'auto'" if solver.beta == "auto" else what
+        solver = replace(solver, compile=False)
+    if what is not None:
+        raise ValueError(
+            f"{what}, which goes by the values of states, and these have none (a meta or fake tensor, or an export); "
+            "give a number of steps alone, and a beta."
+        )
+    return solver
 
 
 def _function(solver: Solver) -> type[Function]:

@@ -146,12 +146,14 @@ class _Surroundings:
     def __init__(self, f: Function) -> None:
         self._f = f
         self._versions: list[tuple[torch.Tensor, int]] = []
+        self._trained: list[tuple[torch.Tensor, bool]] = []
 
     def close(self) -> None:
         """Note how the tensors stand that f reads; called at the end of the forward pass."""
         f = self._f
         read = (*f.arg_tensors, *f.captured, *f.constants)
         self._versions = [(t, t._version) for t in read if not t.is_inference()]
+        self._trained = [(t, t.requires_grad) for t in read if t.is_leaf]
 
     @contextlib.contextmanager
     def __call__(self) -> Generator[None]:
@@ -162,8 +164,16 @@ class _Surroundings:
                     "forward and the backward pass, so the steps cannot be repeated; change it after the backward pass."
                 )
         f = self._f
-        with f.replay(f.arg_tensors, [True] * len(f.captured)).active():
-            yield
+        # Frozen or unfrozen since: the steps are repeated as they were; whether a gradient is kept autograd decides.
+        changed = [(t, before) for t, before in self._trained if t.requires_grad != before]
+        for tensor, before in changed:
+            tensor.requires_grad_(before)
+        try:
+            with f.replay(f.arg_tensors, [True] * len(f.captured)).active():
+                yield
+        finally:
+            for tensor, before in changed:
+                tensor.requires_grad_(not before)
 
 
 class _EachTime(AbstractContextManager[None]):

@@ -42,6 +42,7 @@ class Border:
     def __init__(self, z0: Tree, batch_dims: BatchDims | None = None) -> None:
         leaves, self.structure = flatten(z0)
         _check_start(leaves, z0)
+        leaves = [savable(leaf) for leaf in leaves]
         _check_batch_dims(batch_dims, leaves, z0)
         self.shapes = tuple(leaf.shape for leaf in leaves)
         self.one_sample = batch_dims == 0
@@ -119,6 +120,12 @@ class Border:
         return self.inward(leaves)
 
 
+def savable(item: Any) -> Any:
+    """Return a copy of a tensor made in inference mode, which autograd cannot save, where a graph may be recorded."""
+    inference = isinstance(item, torch.Tensor) and item.is_inference()
+    return item.clone() if inference and torch.is_grad_enabled() else item
+
+
 def _inside(shape: torch.Size, batch_dims: BatchDims | None) -> torch.Size:
     if batch_dims == 0:
         return torch.Size((1, *shape)) if len(shape) else torch.Size((1, 1))
@@ -141,7 +148,9 @@ def validated_batch_dims(batch_dims: object) -> BatchDims | None:
 
 
 def _check_batch_dims(batch_dims: object, leaves: Sequence[torch.Tensor], z0: Tree) -> None:
-    if validated_batch_dims(batch_dims) == 1 and (len({leaf.shape[:1] for leaf in leaves}) > 1 or not leaves[0].ndim):
+    if validated_batch_dims(batch_dims) == 1 and (
+        any(leaf.shape[:1] != leaves[0].shape[:1] for leaf in leaves) or not leaves[0].ndim
+    ):
         shapes = ", ".join(f"{n} {tuple(x.shape)}" for n, x in zip(leaf_names(z0, "z0"), leaves, strict=True))
         raise ValueError(f"batch_dims is 1 but the leaves of z0 do not agree in dimension 0: {shapes}.")
 

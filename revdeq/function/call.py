@@ -16,7 +16,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from revdeq._environment import DrawsRefused, DrawsSeen
 from revdeq._errors import GradientError
 from revdeq._tree import Leaves, Tree, flatten, unflatten
-from revdeq.function.border import BatchDims, Border
+from revdeq.function.border import BatchDims, Border, savable
 from revdeq.function.extras import Extras
 from revdeq.function.linearisation import difference, repeatability
 from revdeq.function.reads import (
@@ -81,9 +81,11 @@ class Function:
         self.z0: Leaves = self.border.start
         self.surroundings = Surroundings(self.z0)
         self.function = function
-        self.args = args
         self.extras = Extras(None, False, 1) if extras is None else extras
-        self._arg_leaves, self._args_structure = flatten(args)
+        given, self._args_structure = flatten(args)
+        self._arg_leaves = [savable(leaf) for leaf in given]
+        same = all(a is b for a, b in zip(given, self._arg_leaves, strict=True))
+        self.args = args if same else unflatten(self._arg_leaves, self._args_structure)
         self.arg_tensors: Leaves = tuple(leaf for leaf in self._arg_leaves if isinstance(leaf, torch.Tensor))
         self.args_require = tuple(t.requires_grad for t in self.arg_tensors)
         self.captured: Leaves = ()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from revdeq._environment import Flags, RandomState
 from revdeq._errors import GradientError
@@ -21,19 +22,28 @@ from revdeq._tree import Leaves
 from revdeq.function.reads import Reach, ReadsSeen
 
 
+def is_symbolic(leaves: Leaves) -> bool:
+    """Return whether tensors have shapes and no values to read: on the meta device, fake ones, those of an export."""
+    return torch.compiler.is_compiling() or any(leaf.is_meta or isinstance(leaf, FakeTensor) for leaf in leaves)
+
+
 class Surroundings:
     """The switches, random number generators and buffers that evaluations of f depend on; see NOTE [f is one map].
 
     Args:
         start: leaves of z0, on whose devices f computes.
+
+    Attributes:
+        symbolic: see `is_symbolic`.
     """
 
     def __init__(self, start: Leaves) -> None:
         types = [leaf.device.type for leaf in start]
         self._cuda = tuple({leaf.device.index for leaf in start if leaf.device.type == "cuda"})
         self.flags = Flags.now(list(dict.fromkeys([*types, "cpu"])))
-        # The state of a generator cannot be read while a CUDA graph is captured.
-        self._before = None if self.capturing else RandomState.now(self._cuda)
+        self.symbolic = is_symbolic(start)
+        # The state of a generator cannot be read while a CUDA graph is captured, and tensors without data need none.
+        self._before = None if self.capturing or self.symbolic else RandomState.now(self._cuda)
         self._after: RandomState | None = None
         self._draws = False
         self._buffers: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
@@ -47,7 +57,7 @@ class Surroundings:
     @property
     def generators_readable(self) -> bool:
         """Whether random numbers can be repeated; they cannot in the capture of a CUDA graph."""
-        return self._before is not None
+        return self._before is not None or self.symbolic
 
     @property
     def on_cuda(self) -> bool:
@@ -108,7 +118,8 @@ class Surroundings:
         if self._after is not None and not self._after.same_as(self._now()) and (self._draws or draws_itself()):
             raise GradientError(
                 "function drew other random numbers in a later evaluation than in the first, so it is not one map; "
-                "draw the same at every evaluation, or draw them before the solve and pass them in args."
+                "draw the same at every evaluation, or draw them before the solve and pass them in args. If another "
+                "thread draws from the same generator meanwhile, give that thread a torch.Generator of its own."
             )
 
     @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What training scripts put inside f or round the layer: the unrolled gradient leaf by leaf, or an error."""
 
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -184,3 +185,78 @@ def test_backward_with_inputs_gives_them_alone_a_gradient():
         assert cell.inner.bias.grad is None
         found.append(weight.grad)
     assert torch.equal(found[1], found[0])
+
+
+ADJOINTS = [
+    ReversibleAdjoint(),
+    ReversibleAdjoint(segment=2),
+    CheckpointedAdjoint(2),
+    ImplicitAdjoint(),
+    PhantomAdjoint(2),
+    UnrolledAdjoint(),
+]
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=repr)
+def test_tensors_made_in_inference_mode_are_taken(adjoint: Any):
+    torch.manual_seed(0)
+    cell = Cell(nn.Linear(6, 6))
+    with torch.inference_mode():
+        start, x = torch.zeros(3, 6), torch.randn(3, 6)
+    found: list[tuple[Any, ...]] = []
+    for z0, a in ((start, x), (start.clone(), x.clone())):
+        solution = solve(cell, z0, a, adjoint=adjoint, max_steps=40)
+        found.append(torch.autograd.grad(solution.z1.square().sum(), list(cell.parameters())))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    with torch.inference_mode():
+        assert solve(cell, start, x, adjoint=adjoint).z1.is_inference()
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=repr)
+@pytest.mark.parametrize("options", [{}, {"rtol": 1e-6, "atol": 0.0}], ids=["fixed", "tolerance"])
+@pytest.mark.parametrize("trained", [True, False])
+def test_parameters_frozen_or_unfrozen_between_the_passes_are_those_of_plain_autograd(
+    adjoint: Any, options: dict[str, Any], trained: bool
+):
+    found: list[list[Any]] = []
+    for way in (adjoint, UnrolledAdjoint() if not adjoint_of_fixed_point(adjoint) else adjoint):
+        torch.manual_seed(0)
+        cell = Cell(nn.Linear(6, 6)).double()
+        x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+        weight: Any = cell.inner.weight
+        weight.requires_grad_(trained)
+        z1 = solve(cell, torch.zeros_like(x), x, adjoint=way, max_steps=40, **options).z1
+        weight.requires_grad_(not trained)
+        z1.square().sum().backward()
+        assert weight.requires_grad is not trained
+        assert weight.grad is None
+        found.append([x.grad, *(p.grad for p in cell.parameters())])
+    assert_alike(*found)
+
+
+def adjoint_of_fixed_point(adjoint: Any) -> bool:
+    return isinstance(adjoint, ImplicitAdjoint | PhantomAdjoint)
+
+
+def test_another_thread_that_draws_meanwhile_is_named_or_does_no_harm():
+    def draw_elsewhere(z: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        thread = threading.Thread(target=torch.randn, args=(10,))
+        thread.start()
+        thread.join()
+        return torch.tanh(0.3 * z + a)
+
+    x = torch.randn(3, 6, requires_grad=True)
+    solve(draw_elsewhere, torch.zeros(3, 6), x, max_steps=4).z1.sum().backward()
+    assert x.grad is not None
+    draws = iter([torch.rand, *[torch.rand] * 2])
+
+    def drop_and_draw(z: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        for more in draws:
+            more(5)
+            break
+        return torch.tanh(0.3 * nn.functional.dropout(z, 0.2) + a)
+
+    with pytest.raises(
+        GradientError, match=r"If another thread draws .* give that thread a torch\.Generator of its own"
+    ):
+        solve(drop_and_draw, torch.ones(3, 6), x, max_steps=4)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from revdeq import Reversible, ReversibleAdjoint, solve
-from revdeq.narrowing import narrow
+from revdeq._narrowing import narrow
 
 
 class Case(NamedTuple):
