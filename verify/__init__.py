@@ -23,3 +23,26 @@ from verify.result import (
     ResultsError as ResultsError,
 )
 from verify.result_file import read_results as read_results, write_results as write_results
+
+
+__all__ = [
+    "Criterion",
+    "Curve",
+    "Demands",
+    "FaultRecord",
+    "Finding",
+    "Judgement",
+    "Ledger",
+    "LedgerError",
+    "Measurement",
+    "NotMeasured",
+    "Plan",
+    "Results",
+    "ResultsError",
+    "accept",
+    "judge",
+    "read_ledger",
+    "read_results",
+    "write_ledger",
+    "write_results",
+]

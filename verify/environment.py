@@ -19,8 +19,8 @@ from verify.result import ENVIRONMENT_KEYS
 PACKAGES = ("revdeq", "verify")
 LIBRARIES = ("torch", "numpy", "mpmath", "gmpy2", "python-flint", "scipy", "scikit-learn", "pandas")
 SEED = 20_250_912
-KEYS = (*ENVIRONMENT_KEYS, *LIBRARIES, "processors", "tf32", "deterministic")
-"""What an environment block says."""
+KEYS = (*ENVIRONMENT_KEYS, *LIBRARIES, "machine", "processors", "tf32", "deterministic")
+"""What an environment block says of any run."""
 
 
 def describe(seed: int = SEED) -> dict[str, Any]:

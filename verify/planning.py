@@ -11,7 +11,7 @@ from verify.judge.faults import shortfalls
 from verify.plan import CurveKey, Plan, PlannedCurve, PlannedFault
 from verify.planted.faults import planned_faults
 from verify.profiles import PROFILES, Profile
-from verify.result import FaultRecord, NotMeasured, Results
+from verify.result import SUBJECT_FILES, FaultRecord, NotMeasured, Results
 from verify.studies.registry import STUDIES, studies_left_out
 from verify.trial.bench import subject_options
 
@@ -42,6 +42,7 @@ def plan(profile: Profile, devices: Sequence[str], subject: str, absent: Iterabl
     """
     tasks = profile.tasks(tuple(devices))
     pairs = [(case, check) for task in tasks for case in task.cases() for check in checks_for(case)]
+    own = () if subject == "revdeq" else (SUBJECT_FILES,)
     studies = STUDIES if subject == "revdeq" else ()
     return Plan(
         profile=profile.name,
@@ -52,7 +53,7 @@ def plan(profile: Profile, devices: Sequence[str], subject: str, absent: Iterabl
         faults=_faults(),
         lost=lost_rows(pairs),
         not_measured=(*absent, *profile.left_out(), *studies_left_out(subject)),
-        environment={**dict.fromkeys(KEYS), "revdeq": version("revdeq"), "seed": SEED},
+        environment={**dict.fromkeys((*KEYS, *own)), "revdeq": version("revdeq"), "seed": SEED},
     )
 
 

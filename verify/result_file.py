@@ -42,7 +42,7 @@ class _Path:
 
 def to_json(results: Results) -> dict[str, Any]:
     """Plain JSON values of `results`, schema, version and digest first."""
-    body = cast("dict[str, Any]", encode(results))
+    body = encode(results)
     return {"schema": SCHEMA, "version": VERSION, "digest": digest_of(body), **body}
 
 
@@ -64,7 +64,7 @@ def from_json(data: object) -> Results:
             "read it with the revdeq that wrote it, or run revdeq verify again."
         )
     body = {key: value for key, value in values.items() if key not in ("schema", "version", "digest")}
-    results: Results = decode(body, Results)
+    results = decode(body, Results)
     if values.get("digest") != digest_of(body):
         raise ResultsError(
             "the digest is not that of the rest of the file, so it was changed after a run wrote it: run revdeq verify "

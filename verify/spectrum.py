@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, svds
 
-from revdeq.estimate import EstimateError, Jacobian
-from revdeq.tree import Tree
+from revdeq._estimate import EstimateError, Jacobian
+from revdeq._tree import Tree
 
 
 Vector = npt.NDArray[np.float64]

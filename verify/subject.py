@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import revdeq
+from revdeq._narrowing import narrow
 from revdeq.arithmetic.base import LeafState
-from revdeq.narrowing import narrow
 from revdeq.solver.reversible import Coupled, Reversible, ReversibleIteration
 from verify.users_module import import_users_module
 

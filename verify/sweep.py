@@ -110,14 +110,15 @@ def run(
             return finished
         set_aside(out / RESULTS)
         parts = Parts(out / PARTIAL, f"{profile} {subject} {_key(environment)}", files)
-        tried = TaskRun(planned, subject, parts, files, progress)
+        tried = TaskRun(planned, subject, parts, files, clock.started, progress)
         tried.run(workers, fresh)
-        shell.environment.update({SUBJECT_FILES: tried.files} if tried.files else {})
+        shell.environment.update({} if subject == "revdeq" else {SUBJECT_FILES: tried.files})
         done = {task: tried.done[task] for task in planned if task in tried.done}
         left = (*tried.failed.values(), *_absent(devices), *measured.left_out(), *studies_left_out(subject))
         if shard is not None:
             shell.environment[SHARD] = shard.describe(done)
             left = (*left, shard.left_out)
+        clock.started = tried.started
         results = shell.results([*done.values()], complete=not tried.failed and shard is None, not_measured=left)
         write_results(results, out / RESULTS)
         if not tried.failed:

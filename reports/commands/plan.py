@@ -37,7 +37,7 @@ def plan(
     # Imported here, because torch takes seconds and the commands that only read results do without it.
     import torch
 
-    from revdeq.plan import PlanError, plan as plan_solve
+    from revdeq._plan import PlanError, plan as plan_solve
 
     try:
         made = plan_solve(

@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import torch
 
+from revdeq._fingerprint import fingerprint
+from revdeq._tree import Leaves
 from revdeq.adjoint.base import not_repeated
 from revdeq.adjoint.record import Record, Way
 from revdeq.adjoint.segments import Segments
-from revdeq.fingerprint import fingerprint
 from revdeq.function import Function
 from revdeq.solver.reversible import Coupled
-from revdeq.tree import Leaves
 
 
 class States(NamedTuple):

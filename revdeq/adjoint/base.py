@@ -8,14 +8,14 @@ from typing import ClassVar, NamedTuple, NoReturn
 import torch
 from torch._C._functorch import peek_interpreter_stack
 
-from revdeq.errors import GradientError
+from revdeq._errors import GradientError
+from revdeq._iterate import Outcome, Watch, iterate
+from revdeq._narrowing import narrow
+from revdeq._residual import Stopping, masked, per_sample
+from revdeq._solution import Health, Result
+from revdeq._tree import Leaves
 from revdeq.function import Function
-from revdeq.iterate import Outcome, Watch, iterate
-from revdeq.narrowing import narrow
-from revdeq.residual import Stopping, masked, per_sample
-from revdeq.solution import Health, Result
 from revdeq.solver.base import Evaluate, Iteration
-from revdeq.tree import Leaves
 
 
 class Attached(NamedTuple):

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from revdeq._errors import GradientError
+from revdeq._fingerprint import sketch
+from revdeq._iterate import Masks, Outcome, completed, iterate, masked_step
+from revdeq._residual import Stopping
+from revdeq._tree import Leaves, flatten, unflatten
 from revdeq.adjoint.base import Adjoint, Attached, evaluations_in_steps, final_leaves, not_repeated, refuse_transforms
-from revdeq.errors import GradientError
-from revdeq.fingerprint import sketch
 from revdeq.function import Function
 from revdeq.function.linearisation import repeatability
-from revdeq.iterate import Masks, Outcome, completed, iterate, masked_step
-from revdeq.residual import Stopping
 from revdeq.solver.base import Iteration, State
 from revdeq.solver.parameters import validated_count
-from revdeq.tree import Leaves, flatten, unflatten
 
 
 class CheckpointedAdjoint(Adjoint):

@@ -5,6 +5,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
+from revdeq._iterate import Outcome
+from revdeq._residual import Stopping
+from revdeq._solution import Health
+from revdeq._tree import Leaves
 from revdeq.adjoint.base import (
     Attached,
     broken_samples,
@@ -19,11 +23,7 @@ from revdeq.adjoint.base import (
 from revdeq.adjoint.totals import Totals
 from revdeq.function import Function, Replay
 from revdeq.function.linearisation import PartialLeaves
-from revdeq.iterate import Outcome
-from revdeq.residual import Stopping
-from revdeq.solution import Health
 from revdeq.solver.base import Iteration
-from revdeq.tree import Leaves
 
 
 PullBack: TypeAlias = Callable[[Replay, Leaves, Leaves], PartialLeaves]

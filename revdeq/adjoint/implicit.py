@@ -5,19 +5,19 @@ from typing import ClassVar
 
 import torch
 
+from revdeq._errors import GradientError
+from revdeq._iterate import Outcome, iterate
+from revdeq._residual import Stopping
+from revdeq._solution import Health, Result
+from revdeq._tree import Leaves
 from revdeq.adjoint.base import Adjoint, Attached
 from revdeq.adjoint.fixed_point import run_for_fixed_point
-from revdeq.errors import GradientError
 from revdeq.function import Function, Replay
 from revdeq.function.linearisation import Linearisation, PartialLeaves
-from revdeq.iterate import Outcome, iterate
-from revdeq.residual import Stopping
-from revdeq.solution import Health, Result
 from revdeq.solver.base import Iteration, Solver
 from revdeq.solver.relaxed import Relaxed
 from revdeq.solver.reversible import Reversible
 from revdeq.solver.splitting import SplittingSolver
-from revdeq.tree import Leaves
 
 
 class ImplicitAdjoint(Adjoint):

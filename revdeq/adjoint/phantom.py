@@ -4,16 +4,16 @@ from typing import ClassVar
 
 import torch
 
+from revdeq._residual import Stopping
+from revdeq._tree import Leaves
 from revdeq.adjoint.base import Adjoint, Attached
 from revdeq.adjoint.fixed_point import run_for_fixed_point
 from revdeq.adjoint.totals import Totals
 from revdeq.arithmetic.floating import half_step
 from revdeq.function import Function, Replay
 from revdeq.function.linearisation import Linearisation, PartialLeaves
-from revdeq.residual import Stopping
 from revdeq.solver.base import Iteration, validated_beta
 from revdeq.solver.parameters import validated_count
-from revdeq.tree import Leaves
 
 
 class PhantomAdjoint(Adjoint):

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import torch
 
+from revdeq._errors import GradientError
+from revdeq._residual import joint_norm
+from revdeq._tree import Leaves
 from revdeq.adjoint.record import Record, Way
-from revdeq.errors import GradientError
-from revdeq.residual import joint_norm
 from revdeq.solver.reversible import Coupled
-from revdeq.tree import Leaves
 
 
 class End(NamedTuple):

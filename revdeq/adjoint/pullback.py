@@ -24,17 +24,17 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 
+from revdeq._half_step import ReversedHalfSteps
+from revdeq._iterate import where_active
+from revdeq._residual import masked, per_sample
+from revdeq._tree import Leaves
 from revdeq.adjoint.totals import Totals
 from revdeq.arithmetic.floating import scaled
 from revdeq.arithmetic.tape import Entry
 from revdeq.function import Replay
 from revdeq.function.linearisation import PartialLeaves
-from revdeq.half_step import ReversedHalfSteps
-from revdeq.iterate import where_active
-from revdeq.residual import masked, per_sample
 from revdeq.solver.betas import Beta
 from revdeq.solver.reversible import ReversibleIteration
-from revdeq.tree import Leaves
 
 
 States = TypeVar("States", bound=tuple[Any, ...])

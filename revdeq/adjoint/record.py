@@ -6,14 +6,14 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 
+from revdeq._half_step import HalfSteps
+from revdeq._iterate import Masks, repeat, where_active
+from revdeq._solution import Health
+from revdeq._tree import Leaves
 from revdeq.adjoint.pullback import Pullback
 from revdeq.function import Function, Replay
 from revdeq.function.call import own_saved_tensors
-from revdeq.half_step import HalfSteps
-from revdeq.iterate import Masks, repeat, where_active
-from revdeq.solution import Health
 from revdeq.solver.reversible import Coupled, ReversibleIteration
-from revdeq.tree import Leaves
 
 
 Kept: TypeAlias = Any

@@ -6,6 +6,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
+from revdeq._errors import GradientError
+from revdeq._iterate import Outcome
+from revdeq._residual import Stopping
+from revdeq._solution import Health
+from revdeq._tree import Leaves, flatten, unflatten
 from revdeq.adjoint.anchored import Anchored
 from revdeq.adjoint.base import (
     Adjoint,
@@ -25,17 +30,12 @@ from revdeq.adjoint.record import Kept, Record, Way
 from revdeq.adjoint.segments import Segments, fixed_segments, planned_segments
 from revdeq.adjoint.stored import Stored
 from revdeq.adjoint.taped import Taped
-from revdeq.errors import GradientError
 from revdeq.function import Function, Replay
 from revdeq.function.linearisation import PartialLeaves
-from revdeq.iterate import Outcome
-from revdeq.residual import Stopping
-from revdeq.solution import Health
 from revdeq.solver.base import Iteration
 from revdeq.solver.betas import ConstantBeta, ScheduledBetas
 from revdeq.solver.parameters import validated_count
 from revdeq.solver.reversible import ReversibleIteration
-from revdeq.tree import Leaves, flatten, unflatten
 
 
 class ReversibleAdjoint(Adjoint):

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import torch
 
-from revdeq.schedule import Schedule
-from revdeq.tree import Leaves
+from revdeq._schedule import Schedule
+from revdeq._tree import Leaves
 
 
 # Two bits for the roundings of a half step and its inverse, one to be on the safe side.

@@ -4,15 +4,15 @@ from typing import NamedTuple, cast
 
 import torch
 
+from revdeq._fingerprint import fingerprint
+from revdeq._residual import joint_norm, masked, per_sample
+from revdeq._tree import Leaves
 from revdeq.adjoint.base import not_repeated
 from revdeq.adjoint.record import Record, Way
-from revdeq.fingerprint import fingerprint
 from revdeq.function import Function
 from revdeq.function.linearisation import repeatability
-from revdeq.residual import joint_norm, masked, per_sample
 from revdeq.solver.betas import Beta
 from revdeq.solver.reversible import Coupled
-from revdeq.tree import Leaves
 
 
 class Inputs(NamedTuple):

@@ -2,11 +2,11 @@
 
 from typing import Any, NamedTuple
 
+from revdeq._errors import GradientError
+from revdeq._tree import Leaves
 from revdeq.adjoint.record import Record, Way
-from revdeq.errors import GradientError
 from revdeq.function import Function
 from revdeq.solver.reversible import Coupled
-from revdeq.tree import Leaves
 
 
 class Tapes(NamedTuple):

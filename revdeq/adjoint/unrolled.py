@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
+from revdeq._iterate import iterate
+from revdeq._residual import Stopping
 from revdeq.adjoint.base import Adjoint, Attached, evaluations_in_steps, final_leaves
 from revdeq.function import Function
-from revdeq.iterate import iterate
-from revdeq.residual import Stopping
 from revdeq.solver.base import Iteration
 
 

@@ -12,3 +12,15 @@ from revdeq.arithmetic.forms import (
     bitwise_form as bitwise_form,
     tape_size as tape_size,
 )
+
+
+__all__ = [
+    "Arithmetic",
+    "Bitwise",
+    "Floating",
+    "bits_per_component",
+    "bitwise_form",
+    "half_step",
+    "tape_size",
+    "undo_half_step",
+]

@@ -3,8 +3,8 @@
 import torch
 from torch._C._functorch import peek_interpreter_stack
 
+from revdeq._residual import per_sample
 from revdeq.arithmetic.base import Arithmetic
-from revdeq.residual import per_sample
 
 
 def scaled(leaf: torch.Tensor, factor: float | torch.Tensor) -> torch.Tensor:

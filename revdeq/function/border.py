@@ -1,7 +1,7 @@
 """The border between a user's function of trees and a solver's flat leaves, checked in both directions.
 
 NOTE [Samples]
-Inside, dimension 0 of every leaf counts samples where `revdeq.residual.sample_shape` says so. That is right for most
+Inside, dimension 0 of every leaf counts samples where `revdeq._residual.sample_shape` says so. That is right for most
 states, and `batch_dims` says what is right for the others: with 0 the whole state is one sample (the nodes of a graph,
 a matrix equation, a sequence whose first dimension is time), which the solver then holds with a dimension of size 1 in
 front; with 1 the first dimension counts samples, also where a leaf has no other.
@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import torch
 
-from revdeq.narrowing import narrow
-from revdeq.tree import Leaves, Tree, flatten, leaf_names, unflatten
+from revdeq._narrowing import narrow
+from revdeq._tree import Leaves, Tree, flatten, leaf_names, unflatten
 
 
 BatchDims = Literal[0, 1]
@@ -73,7 +73,7 @@ class Border:
         return numbers.reshape(numbers.shape[1:]) if self.one_sample and numbers.ndim else numbers
 
     def narrow(self, z: Leaves) -> Leaves:
-        """Return the leaves of a state in the dtypes of z0; see NOTE [Ties] in `revdeq.narrowing`."""
+        """Return the leaves of a state in the dtypes of z0; see NOTE [Ties] in `revdeq._narrowing`."""
         return tuple(narrow(x, start.dtype) for x, start in zip(z, self.start, strict=True))
 
     def name(self, index: int) -> str:

@@ -13,8 +13,9 @@ from typing import Any, Self, cast
 import torch
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from revdeq.environment import DrawsRefused, DrawsSeen
-from revdeq.errors import GradientError
+from revdeq._environment import DrawsRefused, DrawsSeen
+from revdeq._errors import GradientError
+from revdeq._tree import Leaves, Tree, flatten, unflatten
 from revdeq.function.border import BatchDims, Border
 from revdeq.function.extras import Extras
 from revdeq.function.linearisation import difference, repeatability
@@ -33,7 +34,6 @@ from revdeq.function.reads import (
 from revdeq.function.replay import Replay
 from revdeq.function.sharding import refuse_sharded_modules
 from revdeq.function.surroundings import Surroundings
-from revdeq.tree import Leaves, Tree, flatten, unflatten
 
 
 class Function:

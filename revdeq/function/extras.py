@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from revdeq.tree import Leaves, Structure, Tree, flatten, unflatten
+from revdeq._tree import Leaves, Structure, Tree, flatten, unflatten
 
 
 HasAux = Literal["last", "sum"]

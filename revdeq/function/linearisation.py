@@ -6,8 +6,8 @@ from typing import TypeAlias
 
 import torch
 
-from revdeq.errors import GradientError
-from revdeq.tree import Leaves
+from revdeq._errors import GradientError
+from revdeq._tree import Leaves
 
 
 PartialLeaves: TypeAlias = tuple[torch.Tensor | None, ...]

@@ -25,8 +25,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
-from revdeq.errors import GradientError
-from revdeq.tree import flatten, unflatten
+from revdeq._errors import GradientError
+from revdeq._tree import flatten, unflatten
 
 
 # These update the running statistics that they are given without raising the tensors' version counters.

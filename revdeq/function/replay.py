@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from revdeq._tree import Leaves
 from revdeq.function.linearisation import Linearisation
 from revdeq.function.reads import Substituted, refuse_unlisted
-from revdeq.tree import Leaves
 
 
 if TYPE_CHECKING:

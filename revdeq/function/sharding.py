@@ -8,7 +8,7 @@ import torch
 from torch import distributed
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from revdeq.errors import GradientError
+from revdeq._errors import GradientError
 
 
 @contextlib.contextmanager

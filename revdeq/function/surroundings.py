@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from revdeq.environment import Flags, RandomState
-from revdeq.errors import GradientError
+from revdeq._environment import Flags, RandomState
+from revdeq._errors import GradientError
+from revdeq._tree import Leaves
 from revdeq.function.reads import Reach, ReadsSeen
-from revdeq.tree import Leaves
 
 
 class Surroundings:

@@ -11,16 +11,16 @@ from torch import nn
 from torch._C._functorch import peek_interpreter_stack
 from torch._subclasses.fake_tensor import FakeTensor
 
+from revdeq._environment import autocasting
+from revdeq._residual import Stopping
+from revdeq._solution import Solution
+from revdeq._solve import natural_adjoint, natural_steps, solve
+from revdeq._tree import Tree, flatten
 from revdeq.adjoint import Adjoint, ImplicitAdjoint
-from revdeq.environment import autocasting
 from revdeq.function.border import BatchDims, validated_batch_dims
 from revdeq.function.extras import Extras, HasAux
 from revdeq.nn.monotone import Monotone
-from revdeq.residual import Stopping
-from revdeq.solution import Solution
-from revdeq.solve import natural_adjoint, natural_steps, solve
 from revdeq.solver import GMRES, PeacemanRachford, Reversible, Solver
-from revdeq.tree import Tree, flatten
 
 
 _LEAST_TOLERANCE = 1e-5

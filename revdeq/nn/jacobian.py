@@ -5,10 +5,10 @@ from typing import cast
 
 import torch
 
+from revdeq._probe import probing
+from revdeq._tree import Tree, flatten, unflatten
 from revdeq.function.linearisation import PartialLeaves
-from revdeq.probe import probing
 from revdeq.solver.parameters import validated_count
-from revdeq.tree import Tree, flatten, unflatten
 
 
 def jacobian_penalty(
@@ -63,7 +63,7 @@ def jacobian_penalty(
         dtype = torch.promote_types(dtype, leaf.dtype)
     total = torch.zeros((), dtype=dtype, device=leaves[0].device)
     points = [leaf.detach().requires_grad_() for leaf in leaves]
-    with probing(function, unflatten(points, structure), args) as f, torch.enable_grad():
+    with probing(function, unflatten(points, structure), args, twice=recorded) as f, torch.enable_grad():
         values = [v for v in flatten(f(unflatten(points, structure)))[0] if v.requires_grad]
         for _ in range(samples if values else 0):
             noise = [torch.randn(v.shape, dtype=v.dtype, device=v.device, generator=generator) for v in values]

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from revdeq.environment import without_autocast
+from revdeq._environment import without_autocast
 from revdeq.nn.arguments import validated_dtype
 from revdeq.solver.parameters import validated_count, validated_number
 

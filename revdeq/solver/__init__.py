@@ -9,3 +9,19 @@ from revdeq.solver.peaceman_rachford import PeacemanRachford as PeacemanRachford
 from revdeq.solver.relaxed import Relaxed as Relaxed
 from revdeq.solver.reversible import Reversible as Reversible
 from revdeq.solver.splitting import Splittable as Splittable, Splitting as Splitting
+
+
+__all__ = [
+    "GMRES",
+    "Anderson",
+    "Broyden",
+    "ForwardBackward",
+    "Iteration",
+    "PeacemanRachford",
+    "Relaxed",
+    "Reversible",
+    "Solver",
+    "Splittable",
+    "Splitting",
+    "SteppingSolver",
+]

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, TypeAlias
 
 import torch
 
-from revdeq.estimate import AutomaticBeta
+from revdeq._automatic import AutomaticBeta
+from revdeq._schedule import Schedule
+from revdeq._tree import Leaves
 from revdeq.function import Function
-from revdeq.schedule import Schedule
-from revdeq.tree import Leaves
 
 
 Evaluate: TypeAlias = Callable[[Leaves], Leaves]

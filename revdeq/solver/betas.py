@@ -5,9 +5,9 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 
-from revdeq.residual import residual_norm, sample_norm, sample_shape
-from revdeq.schedule import Schedule, next_beta
-from revdeq.tree import Leaves
+from revdeq._residual import residual_norm, sample_norm, sample_shape
+from revdeq._schedule import Schedule, next_beta
+from revdeq._tree import Leaves
 
 
 Beta: TypeAlias = float | torch.Tensor

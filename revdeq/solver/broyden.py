@@ -4,10 +4,10 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
+from revdeq._tree import Leaves
 from revdeq.solver.base import Evaluate, SteppingSolver, validated_beta
 from revdeq.solver.parameters import validated_count
 from revdeq.solver.vectors import as_leaves, as_vectors, magnitude, pushed, scalar_dtype, widened
-from revdeq.tree import Leaves
 
 
 class Secant(NamedTuple):

@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
+from revdeq._tree import Leaves
 from revdeq.solver.base import Evaluate
 from revdeq.solver.splitting import SplittingSolver
-from revdeq.tree import Leaves
 
 
 class ForwardBackward(SplittingSolver):

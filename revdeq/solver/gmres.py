@@ -5,11 +5,11 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
-from revdeq.residual import sample_norm
+from revdeq._residual import sample_norm
+from revdeq._tree import Leaves
 from revdeq.solver.base import Evaluate, SteppingSolver
 from revdeq.solver.parameters import validated_count
 from revdeq.solver.vectors import as_leaves, as_vectors, scalar_dtype, widened
-from revdeq.tree import Leaves
 
 
 class _Krylov(NamedTuple):

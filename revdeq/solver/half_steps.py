@@ -7,14 +7,14 @@ from typing import cast
 import torch
 from torch._C._functorch import peek_interpreter_stack
 
+from revdeq._environment import autocasting
+from revdeq._half_step import HalfSteps as FusedHalfSteps
+from revdeq._tree import Leaves
 from revdeq.arithmetic.base import Arithmetic, LeafState
 from revdeq.arithmetic.floating import half_step, undo_half_step
 from revdeq.arithmetic.tape import Entry
-from revdeq.environment import autocasting
-from revdeq.half_step import HalfSteps as FusedHalfSteps
 from revdeq.solver.base import Evaluate
 from revdeq.solver.betas import Beta
-from revdeq.tree import Leaves
 
 
 States = tuple[LeafState, ...]

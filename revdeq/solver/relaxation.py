@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, cast
 
-import torch
 from torch._C._functorch import peek_interpreter_stack
 
-from revdeq.errors import GradientError
-from revdeq.estimate import AutomaticBeta, automatic_beta
+from revdeq._automatic import AutomaticBeta, automatic_beta
+from revdeq._errors import GradientError
+from revdeq._schedule import Schedule
 from revdeq.function import Function
-from revdeq.schedule import Schedule
 from revdeq.solver.base import validated_beta
 
 
@@ -47,22 +46,21 @@ def validated_relaxation(beta: object) -> Relaxation:
     return tuple(pairs)
 
 
-def estimated_beta(f: Function, num_steps: int, state_dtype: torch.dtype) -> AutomaticBeta:
+def estimated_beta(f: Function, num_steps: int) -> AutomaticBeta:
     """Choose beta for a function by `automatic_beta`.
 
     Args:
         f: the user's function, not yet evaluated.
         num_steps: steps that the solve will take, or the greatest number of them.
-        state_dtype: dtype of the states.
 
     Raises:
-        revdeq.estimate.EstimateError: no beta converges at the eigenvalues found, or they were not found.
-        GradientError: inside a torch.func transform, where eigenvalues cannot be read.
+        revdeq._estimate.EstimateError: f(z0) is not finite, or no beta converges.
+        GradientError: inside a torch.func transform, where residuals cannot be read.
     """
     if peek_interpreter_stack():
         raise GradientError(
-            "beta='auto' was asked for inside a torch.func transform (grad, vmap, jvp ...), where the spectrum of "
-            "df/dz cannot be read; estimate it outside with revdeq.estimate.automatic_beta, and give the number."
+            "beta='auto' was asked for inside a torch.func transform (grad, vmap, jvp ...), where the "
+            "residuals of its trial cannot be read; call revdeq.automatic_beta outside, and give the number."
         )
     start = f.border.tree(f.z0)
-    return automatic_beta(f.function, start, f.args, num_steps=max(1, num_steps), state_dtype=state_dtype)
+    return automatic_beta(f.function, start, f.args, num_steps=max(1, num_steps))

@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
+from revdeq._tree import Leaves
 from revdeq.arithmetic.floating import half_step
 from revdeq.solver.base import Evaluate, SteppingSolver, validated_beta
-from revdeq.tree import Leaves
 
 
 class Relaxed(SteppingSolver):

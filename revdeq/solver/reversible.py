@@ -6,19 +6,19 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 
+from revdeq._automatic import AutomaticBeta
+from revdeq._residual import sample_shape
+from revdeq._schedule import Schedule
+from revdeq._tree import Leaves
 from revdeq.arithmetic.base import Arithmetic
 from revdeq.arithmetic.bitwise import Bitwise
 from revdeq.arithmetic.floating import Floating
 from revdeq.arithmetic.tape import Entry, Tape
-from revdeq.estimate import AutomaticBeta
 from revdeq.function import Function
-from revdeq.residual import sample_shape
-from revdeq.schedule import Schedule
 from revdeq.solver.base import Evaluate, Iteration, Solver
-from revdeq.solver.betas import AdaptiveBetas, Betas, ConstantBeta, Pace, RecordedBetas, ScheduledBetas
+from revdeq.solver.betas import AdaptiveBetas, Beta, Betas, ConstantBeta, Pace, RecordedBetas, ScheduledBetas
 from revdeq.solver.half_steps import CompiledHalfSteps, FloatingHalfSteps, HalfSteps, LeafwiseHalfSteps, States
 from revdeq.solver.relaxation import Relaxation, estimated_beta, validated_relaxation
-from revdeq.tree import Leaves
 
 
 class Coupled(NamedTuple):
@@ -50,10 +50,10 @@ class Reversible(Solver):
 
     Args:
         beta: relaxation parameter, 0 < beta < 2, not 1. Or a schedule, two betas for every step, those of y and of z
-            (`revdeq.schedule.chebyshev_schedule`); no solve may then take more steps than it has. Or "auto": the
-            spectrum of df/dz near the fixed point is estimated from z0 before the iteration begins, and beta is the
-            `balanced_beta` for it and for max_steps; `Solution.beta` says which, `Solution.estimate` at what cost. Or
-            "adaptive": each sample's beta follows the ratios of its residuals by `revdeq.schedule.adapted_beta`, at no
+            (`revdeq._schedule.chebyshev_schedule`); no solve may then take more steps than it has. Or "auto": a
+            short trial from z0 before the iteration begins chooses it (`revdeq.automatic_beta`); `Solution.beta` says
+            which, `Solution.estimate` why and at what cost. Or
+            "adaptive": each sample's beta follows the ratios of its residuals by `revdeq._schedule.adapted_beta`, at no
             extra evaluation. That is for real spectra only: with eigenvalues off the real axis it may not converge.
         state_dtype: dtype of the states; None for float64 where z0 is narrower and the device has float64. f is always
             called in the dtype of z0. A wider state postpones the loss of digits in reverse.
@@ -123,14 +123,13 @@ class Reversible(Solver):
 
         Raises:
             ValueError: a schedule has fewer than max_steps steps, or "auto" has no function to look at.
-            revdeq.estimate.EstimateError: "auto" found no beta that converges.
+            revdeq._estimate.EstimateError: "auto" found no beta that converges.
         """
         beta, estimated = self.beta, None
         if beta == "auto":
             if f is None:
                 raise ValueError("beta is 'auto', which looks at the function of a solve; give a number here.")
-            dtypes = [self.numbers.dtype(leaf) for leaf in f.z0]
-            estimated = estimated_beta(f, max_steps, max(dtypes, key=lambda dtype: torch.finfo(dtype).eps))
+            estimated = estimated_beta(f, max_steps)
             beta = estimated.beta
         return ReversibleIteration(_betas(beta, max_steps), _half_steps(self.numbers, self.compile), estimated)
 
@@ -225,20 +224,28 @@ class ReversibleIteration(Iteration):
         """Return y."""
         return self.half_steps.values(state.y)
 
-    def undo_z(self, z: States, value_at_y: Leaves, lost: Entry | None = None, n: int = 0) -> States:
+    def undo_z(self, z: States, value_at_y: Leaves, lost: Entry | None = None, n: int | None = None) -> States:
         """Return z_n from z_{n+1} and f(y_{n+1}).
 
         Args:
             z: z_{n+1}.
             value_at_y: f(y_{n+1}).
             lost: what the tape says the half step lost.
-            n: index of the step.
-        """
-        return self.half_steps.undo(z, value_at_y, lost, self.betas.of_step(n)[1])
+            n: index of the step; may be left out where all steps have one beta.
 
-    def undo_y(self, y: States, value_at_z: Leaves, lost: Entry | None = None, n: int = 0) -> States:
+        Raises:
+            ValueError: the betas depend on the step and n is left out.
+        """
+        return self.half_steps.undo(z, value_at_y, lost, self._betas_of(n)[1])
+
+    def undo_y(self, y: States, value_at_z: Leaves, lost: Entry | None = None, n: int | None = None) -> States:
         """Return y_n from y_{n+1} and f(z_n); the arguments are those of `undo_z`."""
-        return self.half_steps.undo(y, value_at_z, lost, self.betas.of_step(n)[0])
+        return self.half_steps.undo(y, value_at_z, lost, self._betas_of(n)[0])
+
+    def _betas_of(self, n: int | None) -> tuple[Beta, Beta]:
+        if n is None and not isinstance(self.betas, ConstantBeta):
+            raise ValueError("the betas differ from step to step, so give n, the index of the step.")
+        return self.betas.of_step(n or 0)
 
     def relaxation(self, state: Coupled) -> float | Schedule | torch.Tensor | None:
         """Return the betas with which the state was reached, as `Solution.beta` has them."""

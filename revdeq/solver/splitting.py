@@ -4,10 +4,10 @@ import copy
 import math
 from typing import Protocol, Self, runtime_checkable
 
+from revdeq._tree import Leaves, Tree, flatten
 from revdeq.function import Function
 from revdeq.solver.base import SteppingSolver
 from revdeq.solver.parameters import validated_number
-from revdeq.tree import Leaves, Tree, flatten
 
 
 class Splitting(Protocol):

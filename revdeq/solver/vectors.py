@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from revdeq.residual import sample_shape
-from revdeq.tree import Leaves
+from revdeq._residual import sample_shape
+from revdeq._tree import Leaves
 
 
 def widened(leaves: Leaves) -> Leaves:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from revdeq import Adjoint, Reversible, ReversibleAdjoint, Solution, Solver, UnrolledAdjoint, solve
-from revdeq.tree import flatten
+from revdeq._tree import flatten
 
 
 Tree = Any

@@ -19,8 +19,8 @@ from revdeq import (
     UnrolledAdjoint,
     solve,
 )
-from revdeq.iterate import iterate
-from revdeq.residual import Stopping
+from revdeq._iterate import iterate
+from revdeq._residual import Stopping
 
 
 ACCELERATED = [Anderson(), Broyden(), Anderson(0.5, history=1), Broyden(0.5, history=2)]

@@ -18,8 +18,8 @@ from revdeq import (
     UnrolledAdjoint,
     solve,
 )
-from revdeq.iterate import iterate
-from revdeq.residual import Stopping
+from revdeq._iterate import iterate
+from revdeq._residual import Stopping
 
 
 LINEAR = [None, Relaxed(0.8), Anderson(), Broyden(), Reversible(0.9), GMRES(), GMRES(2), GMRES(40, per_sample=False)]

@@ -17,7 +17,7 @@ from revdeq import (
     UnrolledAdjoint,
     solve,
 )
-from revdeq.environment import Flags
+from revdeq._environment import Flags
 from revdeq.nn import DEQ, Dense, MonotoneDEQ
 
 

@@ -79,7 +79,7 @@ def test_compiled_function_keeps_the_gradients_of_what_it_captures(kind: str):
 
 
 def test_a_torch_that_cannot_compile_a_vjp_is_refused_by_its_version(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("revdeq.compiled.dynamo_config", SimpleNamespace())
+    monkeypatch.setattr("revdeq._compiled.dynamo_config", SimpleNamespace())
     x = torch.zeros(2)
     with pytest.raises(RuntimeError, match=r"compile is True, but torch .* use torch 2.13 or newer"):
         solve(

@@ -234,6 +234,6 @@ def test_bad_compile_is_refused() -> None:
 
 
 def test_old_torch_is_refused(monkeypatch: pytest.MonkeyPatch, cell: Cell, x: torch.Tensor) -> None:
-    monkeypatch.setattr("revdeq.compiled.dynamo_config", object())
+    monkeypatch.setattr("revdeq._compiled.dynamo_config", object())
     with pytest.raises(RuntimeError, match=r"cannot compile a VJP.*compile=False"):
         gradients(cell, x, Reversible(0.6, compile=True), ReversibleAdjoint())

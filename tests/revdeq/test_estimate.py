@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from revdeq.estimate import EstimateError, Jacobian, automatic_beta, extreme_eigenvalues, lipschitz_constant
-from revdeq.rates import optimal_beta, spectral_rate
+from revdeq._estimate import EstimateError, Jacobian, extreme_eigenvalues, lipschitz_constant
 
 
 def cell(dimension: int, batch: int = 3, gain: float = 0.8) -> Callable[[Any, Any], Any]:
@@ -124,23 +123,3 @@ def test_impossible_points_are_refused(function, z, error, message):
 def test_impossible_budgets_are_refused(budget):
     with pytest.raises(ValueError, match="must be"):
         extreme_eigenvalues(lambda z, args: z / 2, torch.zeros(3), **budget)
-
-
-def test_automatic_beta_of_a_symmetric_cell_is_near_youngs_optimum():
-    weight = torch.diag(torch.linspace(-0.95, 0.95, 24, dtype=torch.float64))
-    inputs = torch.linspace(-1, 1, 24, dtype=torch.float64)
-    automatic = automatic_beta(lambda z, args: z @ weight + inputs, torch.zeros(24, dtype=torch.float64), num_steps=32)
-    assert automatic.beta == pytest.approx(optimal_beta(0.95, "real"), abs=0.06)
-    assert float(spectral_rate(automatic.spectrum.ritz_values, automatic.beta).max()) < worst_of_paper(0.95)
-
-
-def worst_of_paper(k: float) -> float:
-    """Least rate of the betas that are in use, .5 and .8, for the positive eigenvalue k."""
-    return min(spectral_rate(k, 0.5), spectral_rate(k, 0.8))
-
-
-@pytest.mark.parametrize(("eigenvalue", "message"), [(1.2, "from 1 on"), (-1.5, "averaged map")])
-def test_automatic_beta_says_what_helps_where_none_converges(eigenvalue, message):
-    diagonal = torch.tensor([eigenvalue, 0.3, -0.2], dtype=torch.float64)
-    with pytest.raises(EstimateError, match=message):
-        automatic_beta(lambda z, args: diagonal * z, torch.zeros(3, dtype=torch.float64), num_steps=8)

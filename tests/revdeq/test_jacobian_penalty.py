@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import revdeq._estimate
 from revdeq import Reversible, ReversibleAdjoint, solve
-from revdeq.nn import Dense, jacobian_penalty
+from revdeq.nn import Dense, Transformer, jacobian_penalty
 
 
-def exact(function: Callable[..., torch.Tensor], z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def exact(function: Callable[..., torch.Tensor], z: torch.Tensor, x: Any) -> torch.Tensor:
     def at_x(z: torch.Tensor) -> torch.Tensor:
         return function(z, x)
 
@@ -36,6 +38,30 @@ def test_its_derivative_is_that_of_the_norm():
     got = torch.autograd.grad(torch.stack(penalties).mean(), cell.state.weight)[0]
     wanted = torch.autograd.grad(exact(cell, z, x), cell.state.weight)[0]
     assert float((got - wanted).norm() / wanted.norm()) <= 0.1  # of 2000 samples
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+def test_fused_attention_is_differentiated_twice(causal: bool, padded: bool):
+    cell = Transformer(4, 2, hidden=4, causal=causal, dtype=torch.float64)
+    z, x = torch.randn(2, 1, 3, 4, dtype=torch.float64)
+    args: Any = (x, torch.tensor([[False, False, True]])) if padded else x
+    generator = torch.Generator().manual_seed(1)
+    penalties = [jacobian_penalty(cell, z, args, samples=200, generator=generator) for _ in range(10)]
+    got = torch.autograd.grad(torch.stack(penalties).mean(), cell.query_key_value.weight)[0]
+    with sdpa_kernel(SDPBackend.MATH):
+        wanted = torch.autograd.grad(exact(cell, z, args), cell.query_key_value.weight)[0]
+        jacobian: Any = torch.autograd.functional.jacobian(lambda z: cell(z, args), z)
+    assert float((got - wanted).norm() / wanted.norm()) <= 0.1  # of 2000 samples
+    norm = float(torch.linalg.matrix_norm(jacobian.reshape(12, 12), 2))
+    assert abs(revdeq.lipschitz_constant(cell, z, args, rtol=1e-3).value - norm) <= 1e-3 * norm
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_estimators_and_penalty_stand_at_the_top():
+    assert revdeq.jacobian_penalty is jacobian_penalty
+    assert revdeq.extreme_eigenvalues is revdeq._estimate.extreme_eigenvalues
+    assert revdeq.lipschitz_constant is revdeq._estimate.lipschitz_constant
 
 
 def test_it_is_differentiable_in_args_and_not_in_z():

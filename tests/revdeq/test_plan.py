@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from revdeq import ReversibleAdjoint, solve
+from revdeq._plan import Plan, PlanError, plan
+from revdeq._precision import function_error, reversal_error
 from revdeq.arithmetic import tape_size
 from revdeq.arithmetic.forms import bitwise_betas
-from revdeq.plan import Plan, PlanError, plan
-from revdeq.precision import function_error, reversal_error
 from revdeq.rates import ellipse_points
 from revdeq.solver import Reversible
 

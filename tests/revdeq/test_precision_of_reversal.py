@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from revdeq.precision import (
+from revdeq._precision import (
     FUNCTION_CONSTANT,
     FUNCTION_GROWTH,
     STATE_CONSTANT,

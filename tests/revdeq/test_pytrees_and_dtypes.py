@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from revdeq import Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
-from revdeq.tree import flatten, unflatten
+from revdeq._tree import flatten, unflatten
 
 
 class Pair(NamedTuple):

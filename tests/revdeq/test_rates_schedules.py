@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from revdeq import ImplicitAdjoint, Relaxed, Reversible, ReversibleAdjoint, solve
-from revdeq.averaging import Averaged
+from revdeq._averaging import Averaged
+from revdeq._schedule import Schedule, adapted_beta, chebyshev_schedule, constant_schedule, schedule_errors
 from revdeq.rates import ellipse_points, error_growth, optimal_averaging, optimal_beta, optimal_rate
-from revdeq.schedule import Schedule, adapted_beta, chebyshev_schedule, constant_schedule, schedule_errors
 
 
 def run(schedule: Schedule, kappa: float) -> float:

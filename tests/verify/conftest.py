@@ -12,7 +12,7 @@ from verify.environment import describe
 from verify.gate import judge
 from verify.planning import absences, plan
 from verify.profiles import Profile
-from verify.result import FaultRecord, Results
+from verify.result import SUBJECT_FILES, FaultRecord, Results
 from verify.run.parts import Part
 from verify.tasks import EnvelopeTask, GridTask, ProblemTask
 
@@ -123,7 +123,7 @@ def small(small_plan):
         command=f"revdeq verify --profile small --subject {SUBJECT} --out run",
         started="2026-01-01T00:00:00+00:00",
         finished="2026-01-01T01:00:00+00:00",
-        environment=describe(),
+        environment=describe() | {SUBJECT_FILES: {}},
         subject=SUBJECT,
         devices=("cpu",),
         complete=True,

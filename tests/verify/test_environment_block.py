@@ -17,7 +17,7 @@ ROOT = Path(verify.__file__).parent.parent
 
 def test_block_has_every_required_key_and_is_strict_json():
     block = environment.describe(seed=7)
-    assert set(ENVIRONMENT_KEYS) <= set(block)
+    assert set(ENVIRONMENT_KEYS) <= set(environment.KEYS) == set(block)
     assert json.loads(json.dumps(block, allow_nan=False)) == block
     assert block["seed"] == 7
     assert block["torch"] == torch.__version__.split("+")[0] or block["torch"] == torch.__version__
@@ -61,3 +61,7 @@ def test_commit_is_unknown_without_git(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", absent)
     assert environment.describe()["commit"] == "unknown"
+
+
+def test_the_block_says_what_the_gate_expects_of_it():
+    assert set(environment.describe()) == set(environment.KEYS)

@@ -131,12 +131,13 @@ def test_task_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("small")
 def test_run_goes_on_from_what_is_finished(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "measure_task", raising(0.5))
-    run(out=tmp_path, executor=Inline())
+    first = run(out=tmp_path, executor=Inline())
     assert len(list((tmp_path / "partial").iterdir())) == len(TASKS) - 1
     monkeypatch.setattr(measuring, "measure_task", small_part)
     second = Inline()
     results = run(out=tmp_path, executor=second)
     assert len(second.submitted) == 1
+    assert results.started == first.started
     assert results.complete
     assert [row.beta for row in results.measurements] == [0.5, 0.8]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.1.json", "results.json"]

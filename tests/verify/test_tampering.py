@@ -229,6 +229,7 @@ RUN_UNSEEN = {
     "environment processors": "another number of processors",
     "environment torch": "another version",
     "environment platform": "another machine",
+    "environment machine": "another machine",
     "environment device name": "another machine",
     "environment device reason": "other words",
     "curve y 0.125": "another number in a figure",

@@ -17,7 +17,7 @@ from verify.certificate.direction import certify_direction
 from verify.certificate.graph_json import count_operations, graph_to_json
 from verify.certificate.kernel.conclusions import conclusions
 from verify.certificate.kernel.problem import Problem, Proved
-from verify.certificate.posed import cotangents_of, head_json, scope_of
+from verify.certificate.posed import check_finite, cotangents_of, head_json, scope_of
 from verify.certificate.proof import problem_json, proof_of
 from verify.certificate.recorder import Recorder
 from verify.certificate.settings import Settings
@@ -88,6 +88,7 @@ class _Run:
         settings = self._settings
         source, scope = scope_of(whole, self._settings)
         traced: Traced = self._timed("recording the function", lambda: trace(source.function, source.z0, source.args))
+        check_finite(traced)
         check_covered(traced.forward)
         cotangents = cotangents_of(traced, settings)
         self._said = {

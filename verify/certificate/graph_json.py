@@ -38,6 +38,8 @@ def _type(kind: TensorType) -> dict[str, Any]:
 
 
 def _number(value: Any) -> Any:
+    if isinstance(value, complex):
+        return [value.real.hex(), value.imag.hex()]
     return float(value).hex() if isinstance(value, (float, np.floating)) else value
 
 
@@ -56,6 +58,8 @@ def _argument(item: Any) -> Any:
         return {"value": item.value}
     if isinstance(item, Exact):
         return {"symbol": item.symbol, "numerator": item.numerator, "denominator": item.denominator}
+    if isinstance(item, complex):
+        return {"complex": [item.real.hex(), item.imag.hex()]}
     if isinstance(item, float):
         return {"float": item.hex()}
     if isinstance(item, (list, tuple)):

@@ -81,6 +81,20 @@ def cotangents_of(
     return of_z, of_y
 
 
+def check_finite(traced: Traced) -> None:
+    """See that no number that f reads is a NaN, and that the start is finite; a mask may hold infinities.
+
+    Raises:
+        SourceError: one is; its name and its first place are given.
+    """
+    for name, tensor in traced.values.items():
+        values = exact_values(tensor)
+        broken = ~np.isfinite(values) if name in traced.state else np.isnan(values)
+        if broken.any():
+            place = [int(part[0]) for part in np.nonzero(broken)]
+            raise SourceError(f"{name}{place} is {values[tuple(place)]}; give finite numbers")
+
+
 def head_json(
     traced: Traced,
     settings: Settings,

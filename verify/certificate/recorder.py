@@ -7,31 +7,27 @@ from typing import Any
 
 import numpy as np
 from flint import arb
-from numpy.typing import NDArray
 
 from verify.certificate.kernel.code import Code
 from verify.certificate.recording import Recording, compressed, slot_numbers
 from verify.reference.arithmetic import Array, Undecided
 from verify.reference.arithmetic.balls import Balls
-from verify.reference.arithmetic.jets import Jets
 from verify.reference.graph import Graph, Program, Traced
 
 
 class Recorder:
-    """A program that grows while it is used: the function, torch's backward of it, its derivative along a direction.
+    """A program that grows while it is used: the function, and torch's backward of it.
 
     Args:
         traced: the function.
-        direction: along which the kind "tangent" differentiates, for every leaf.
 
     Attributes:
         code: the program, made ready to run.
         kinds: the names of the tapes recorded so far, by kind.
     """
 
-    def __init__(self, traced: Traced, direction: Mapping[str, NDArray[np.float64]] | None = None) -> None:
+    def __init__(self, traced: Traced) -> None:
         self._traced = traced
-        self._direction = direction or {}
         self._recording = Recording(64)
         arrays = traced.arrays()
         real = [entry.name for entry in traced.forward.inputs if entry.type.is_real]
@@ -62,18 +58,14 @@ class Recorder:
         """The program in plain JSON values."""
         return self.code.program
 
-    def record(
-        self, kind: str, bits: int, z: list[arb], values: Mapping[str, list[arb]], cotangent: list[arb] | None = None
-    ) -> str:
+    def record(self, kind: str, bits: int, z: list[arb], values: Mapping[str, list[arb]]) -> str:
         """Write a tape that holds over these balls.
 
         Args:
-            kind: "f", "torch" (its backward), or "tangent": f and its derivative along the direction, the cotangent
-                being that of the state.
+            kind: "f", or "torch", its backward.
             bits: at which its branches are decided.
             z: the state, flat.
             values: of the other leaves.
-            cotangent: flat; by default zeros.
 
         Returns:
             Its name.
@@ -84,14 +76,14 @@ class Recorder:
         recording = self._recording
         recording.balls = Balls(bits)
         mark = recording.mark()
-        given = cotangent or [arb(0)] * len(z)
-        pairs = [(self._z, z), (self._cotangent, given), *((self._leaves[name], values[name]) for name in self._leaves)]
+        zeros = [arb(0)] * len(z)
+        pairs = [(self._z, z), (self._cotangent, zeros), *((self._leaves[name], values[name]) for name in self._leaves)]
         for slots, balls in pairs:
             for slot, ball in zip(slots.ravel().tolist(), balls, strict=True):
                 slot.ball = ball
         recording.node = 0 if kind == "f" else None
         try:
-            outputs = self._tangent() if kind == "tangent" else self._run(self._graph(kind))
+            outputs = self._run(self._traced.forward if kind == "f" else self._traced.vjp)
         except Undecided:
             recording.back_to(mark)
             raise
@@ -102,9 +94,6 @@ class Recorder:
         }
         self.kinds.setdefault(kind, []).append(name)
         return name
-
-    def _graph(self, kind: str) -> Graph:
-        return self._traced.forward if kind == "f" else self._traced.vjp
 
     def _split(self, flat: Array) -> dict[str, Array]:
         parts: dict[str, Array] = {}
@@ -122,15 +111,3 @@ class Recorder:
         results = program({name: given[name] for name in program.free})
         others = {name: balls for name, balls in results.items() if name not in self._traced.state}
         return {"z0": np.concatenate([results[name].reshape(-1) for name in self._traced.state]), **others}
-
-    def _tangent(self) -> dict[str, Array]:
-        tape = self._recording
-        jets = Jets(tape)
-        leaves = {
-            name: jets.jets(slots, tape.convert(self._direction[name]) if name in self._direction else None)
-            for name, slots in self._leaves.items()
-        }
-        state = self._split(jets.jets(self._z, self._cotangent))
-        results = Program(self._traced.forward, jets, {**self._exact, **leaves})(state)
-        values, tangents = jets.parts(np.concatenate([results[name].reshape(-1) for name in self._traced.state]))
-        return {"z0": values, "tangent": tape.convert(np.zeros(values.shape)) if tangents is None else tangents}

@@ -218,6 +218,10 @@ class Recording:
             result = result[..., 0, :]
         return np.asarray(result[..., 0] if b.ndim == 1 else result, dtype=object)
 
+    def matrix_exponential(self, x: Array) -> Array:
+        """The exponential of a square matrix."""
+        return self._write("matrix_exp", (x,), self.balls.matrix_exponential(_balls(x)), size=int(x.shape[0]))
+
     def sum(self, x: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
         """Sum over the axes."""
         axes = range(x.ndim) if axis is None else [axis] if isinstance(axis, int) else axis
@@ -258,6 +262,10 @@ class Recording:
     def tanh(self, x: Array) -> Array:
         """Elementwise tanh x."""
         return self._unary("tanh", x)
+
+    def atan(self, x: Array) -> Array:
+        """The arc tangent, in radians."""
+        return self._unary("atan", x)
 
     def erf(self, x: Array) -> Array:
         """The error function."""

@@ -13,7 +13,7 @@ from verify.certificate.approximate import FloatMap, approximate_fixed_point
 from verify.certificate.contraction import Contraction, contraction
 from verify.certificate.fixed_point import Absence, Enclosure, batch_of, enclose_fixed_point, refute_fixed_point
 from verify.certificate.kernel.code import Run
-from verify.certificate.kernel.numbers import Failed
+from verify.certificate.kernel.numbers import Failed, OtherBranch
 from verify.certificate.kernel.problem import Problem, Proved
 from verify.certificate.kernel.prove import compare_implicit, compare_steps, prove_implicit, prove_steps
 from verify.certificate.kernel.steps import Steps
@@ -22,11 +22,14 @@ from verify.certificate.settings import Settings
 from verify.certificate.state_map import StateMap, all_finite, box, first_clause
 from verify.reference.arithmetic import Undecided
 from verify.reference.arithmetic.precision import flint_precision
-from verify.reference.graph import Traced
+from verify.reference.graph import Traced, UnsupportedOperationError
 
 
 REACHES = (1e6, 1e3, 10.0, 1.0, 0.125)
 """Distances from z0 within which a fixed point is proved to be absent, largest first, where none was found."""
+
+
+BRANCHES_ON_COTANGENT = "torch's backward compares numbers that depend on its cotangent, so no one tape of it holds"
 
 
 @dataclass
@@ -131,11 +134,9 @@ def _implicit(task: Task, part: Part, with_torch: bool, before: dict[str, str] |
     region = box(enclosure.center, enclosure.radius)
     try:
         at = part.function.run("torch", enclosure.solution) if with_torch and not task.uncovered else None
-    except Undecided as undecided:
+    except (Undecided, UnsupportedOperationError) as undecided:
         at = None
-        part.given_up["implicit gradient confirmed"] = (
-            f"torch's backward is undecided there ({first_clause(undecided)})"
-        )
+        part.given_up["implicit gradient confirmed"] = f"torch's backward is unknown there ({first_clause(undecided)})"
     with flint_precision(proved.bits):
         proved.state, proved.blocks = enclosure.solution, enclosure.blocks
         try:
@@ -144,8 +145,12 @@ def _implicit(task: Task, part: Part, with_torch: bool, before: dict[str, str] |
             part.given_up["implicit gradient"] = f"given up at {proved.bits} bits: {failed}"
             return False
         if at is not None:
-            compare_implicit(machine, task.problem, proved, w, back, at)
-            part.torch = [at.tape]
+            try:
+                compare_implicit(machine, task.problem, proved, w, back, at)
+                part.torch = [at.tape]
+            except OtherBranch:
+                proved.without_torch()
+                part.given_up["implicit gradient confirmed"] = BRANCHES_ON_COTANGENT
     if task.uncovered:
         part.given_up["implicit gradient confirmed"] = task.uncovered
     return not proved.unknown or _is_on_a_kink(part.function, proved.unknown, before)
@@ -223,9 +228,14 @@ def _compare_steps(task: Task, part: Part, proved: Proved, steps: Steps) -> None
         return
     try:
         runs = [part.function.run("torch", at) for at in steps.points]
-    except Undecided as undecided:
-        part.given_up[claim] = f"torch's backward is undecided at a step ({first_clause(undecided)})"
+    except (Undecided, UnsupportedOperationError) as undecided:
+        part.given_up[claim] = f"torch's backward is unknown at a step ({first_clause(undecided)})"
         return
     with flint_precision(proved.bits):
-        compare_steps(part.function.machine, task.problem, proved, runs)
+        try:
+            compare_steps(part.function.machine, task.problem, proved, runs)
+        except OtherBranch:
+            proved.without_torch()
+            part.given_up[claim] = BRANCHES_ON_COTANGENT
+            return
     part.torch = [run.tape for run in runs]

@@ -41,3 +41,11 @@ def checks_for(case: Case) -> tuple[Check[Any], ...]:
 def measure(check: str, bench: Bench) -> list[Measurement]:
     """Run one check by its name; see `Check.measured`."""
     return CHECKS[check].measured(bench)
+
+
+__all__ = [
+    "TOPICS",
+    "Check",
+    "References",
+    "Trial",
+]

@@ -8,3 +8,15 @@ from verify.problems.registry import (
     problem_names as problem_names,
 )
 from verify.problems.torch_operations import TorchOperations as TorchOperations
+
+
+__all__ = [
+    "PROBLEMS",
+    "Operations",
+    "Problem",
+    "ProblemModule",
+    "TorchOperations",
+    "get_problem",
+    "problem_names",
+    "to_bfloat16",
+]

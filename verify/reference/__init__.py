@@ -26,3 +26,33 @@ from verify.reference.taylor import (
     fitted_order as fitted_order,
     taylor_remainders as taylor_remainders,
 )
+
+
+__all__ = [
+    "Agreement",
+    "FiniteDifference",
+    "FittedOrder",
+    "FixedPoint",
+    "Linearised",
+    "NStep",
+    "ReferenceFailure",
+    "Tape",
+    "TaylorTable",
+    "TooFewPoints",
+    "Trajectory",
+    "Variable",
+    "agreement",
+    "convert_args",
+    "default_direction",
+    "default_leaf_direction",
+    "difference",
+    "finite_differences",
+    "fitted_order",
+    "fixed_point",
+    "float64_finite_differences",
+    "greatest_difference",
+    "jacobian",
+    "loss_along",
+    "n_step",
+    "taylor_remainders",
+]

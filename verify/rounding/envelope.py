@@ -1,6 +1,6 @@
 """The validity envelope: up to how many steps the reversed gradient is as right as asked, predicted and measured.
 
-The prediction is that of `revdeq.precision`, the one that `revdeq.plan` stands on; here it is measured, on affine
+The prediction is that of `revdeq._precision`, the one that `revdeq.plan` stands on; here it is measured, on affine
 fixtures whose spectrum is exactly known.
 
 NOTE [What was measured]
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from revdeq import GradientError, Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
-from revdeq.precision import (
+from revdeq._precision import (
     FUNCTION_CONSTANT as FUNCTION_CONSTANT,
     SLIP as SLIP,
     STATE_CONSTANT as STATE_CONSTANT,
@@ -115,7 +115,7 @@ def eigenvalues(kind: Kind, contraction_constant: float) -> NDArray[np.complex12
 
 
 def predicted_errors(beta: float, spectrum: NDArray[np.complex128], dtype: str, state_dtype: str) -> Floats:
-    """Return the predicted relative error of dL/dW after 0, 1, ..., `CAP` steps; see `revdeq.precision`.
+    """Return the predicted relative error of dL/dW after 0, 1, ..., `CAP` steps; see `revdeq._precision`.
 
     Args:
         beta: relaxation parameter, not 1.

@@ -28,12 +28,14 @@ class Part:
         curves: its curves.
         selftest: the records of the selftest task, None for the others.
         files: files of the subject that were loaded when it was finished, with their digests.
+        started: when the run began that measured it, ISO 8601 in UTC; "" before the run keeps it.
     """
 
     measurements: tuple[Measurement, ...]
     curves: tuple[Curve, ...] = ()
     selftest: tuple[FaultRecord, ...] | None = None
     files: dict[str, str] = field(default_factory=dict[str, str])
+    started: str = ""
 
 
 def encode_part(part: Part, files: Mapping[str, str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, cast
 
-from verify.profiles import profile_named
+from verify.profiles import PROFILES
 from verify.result import (
     FAILED_TASK,
     SUBJECT_FILES,
@@ -113,7 +113,9 @@ def merge_shards(shards: Sequence[Results], command: str) -> Results:
             if name in pieces:
                 raise ResultsError(f"the task {name} was measured by two shards: measure them again.")
             pieces[name] = piece
-    planned = [task.name for task in profile_named(first.profile).tasks(first.devices)]
+    if first.profile not in PROFILES:
+        raise ResultsError(f"the shards are of profile {first.profile!r}: give those of {', '.join(PROFILES)}.")
+    planned = [task.name for task in PROFILES[first.profile].tasks(first.devices)]
     foreign = sorted(set(pieces) - set(planned))
     if foreign:
         raise ResultsError(f"the task {foreign[0]} is none of profile {first.profile}: merge where it was measured.")
@@ -185,7 +187,7 @@ def _environment(shards: Sequence[Results]) -> dict[str, Any]:
         **{key: value for key, value in joined.items() if value is not None},
         "dirty": any(block["dirty"] for block in blocks),
         "devices": [device for place, device in enumerate(devices) if device not in devices[:place]],
-        **({SUBJECT_FILES: files} if files else {}),
+        **({SUBJECT_FILES: files} if SUBJECT_FILES in blocks[0] else {}),
     }
     return {key: value for key, value in merged.items() if key != SHARD}
 

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from verify.result import FAILED_TASK, NotMeasured, ResultsError
@@ -41,6 +41,7 @@ class TaskRun:
         subject: name of what is verified.
         parts: where finished tasks are kept.
         files: the files of the subject that have been seen, with their digests.
+        started: when this run began; an earlier moment once it takes up what an earlier run has measured.
         progress: called with (tasks done or failed, tasks in all, what was just finished or runs now).
     """
 
@@ -48,6 +49,7 @@ class TaskRun:
     subject: str
     parts: Parts
     files: dict[str, str]
+    started: str
     progress: Progress | None
     done: dict[Task, Part] = field(default_factory=dict[Task, Part])
     failed: dict[Task, NotMeasured] = field(default_factory=dict[Task, NotMeasured])
@@ -60,6 +62,7 @@ class TaskRun:
                 part = self.parts.read(task.name)
                 if part is not None and self._same_files(part.files):
                     self.done[task] = part
+                    self.started = min(self.started, part.started)
         if self.done:
             self._say("taken up from an interrupted run")
         # So that no worker is left alone with a long one at the end.
@@ -112,7 +115,7 @@ class TaskRun:
         self._say(f"{task.name} failed")
 
     def _keep(self, task: Task, part: Part) -> None:
-        self.done[task] = part
+        self.done[task] = part = replace(part, started=self.started)
         try:
             self.parts.write(task.name, part)
         except ResultsError:

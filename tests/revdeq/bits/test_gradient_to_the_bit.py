@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from revdeq import Reversible, ReversibleAdjoint, UnrolledAdjoint
-from revdeq.schedule import chebyshev_schedule
+from revdeq._schedule import chebyshev_schedule
 
 
 NARROW = [torch.float32, torch.bfloat16, torch.float16]

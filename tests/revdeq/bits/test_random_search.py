@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from revdeq import GradientError, Reversible, ReversibleAdjoint
-from revdeq.schedule import chebyshev_schedule
+from revdeq._schedule import chebyshev_schedule
 
 
 BY_DAY = 60

@@ -12,10 +12,10 @@ import revdeq.adjoint.reversible as reversible
 import revdeq.adjoint.stored as stored
 import revdeq.function.reads as reads
 from revdeq import GradientError, Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
+from revdeq._iterate import Masks
 from revdeq.adjoint.pullback import Pullback
 from revdeq.adjoint.segments import Segments
 from revdeq.function.surroundings import Surroundings
-from revdeq.iterate import Masks
 
 
 FIXED: dict[str, Any] = {"max_steps": 20}

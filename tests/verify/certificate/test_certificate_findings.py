@@ -219,14 +219,14 @@ def test_expansion_in_the_neighbourhood_refutes_the_contraction() -> None:
 
 
 def test_rule_that_reads_floating_values_is_not_believed_over_a_box() -> None:
-    @register("aten.acos.default")
+    @register("aten.erfinv.default")
     def rule(ops: Any, x: Any) -> Any:
-        return ops.convert(np.arccos(ops.to_float64(x)))
+        return ops.convert(2 * np.arctan(ops.to_float64(x)))
 
     try:
-        found = certify(scalar(lambda z, x: 0.25 * torch.acos(0.5 * z) + x), **QUICK)
+        found = certify(scalar(lambda z, x: 0.25 * torch.erfinv(0.5 * z) + x), **QUICK)
     finally:
-        unregister("aten.acos.default")
+        unregister("aten.erfinv.default")
     assert {entry.answer for entry in found.findings} == {Answer.UNDECIDED}
 
 
@@ -361,8 +361,16 @@ def test_pytree_state_is_certified() -> None:
 def test_random_and_unsupported_functions_raise_their_own_errors() -> None:
     with pytest.raises(RandomOperationError):
         certify(scalar(lambda z, x: z + torch.randn_like(z)))
-    with pytest.raises(UnsupportedOperationError, match=r"aten\.atan\.default.*test_certificate_findings"):
-        certify(scalar(lambda z, x: torch.atan(z) * 0.5 + x))
+    with pytest.raises(UnsupportedOperationError, match=r"aten\.lgamma\.default.*test_certificate_findings"):
+        certify(scalar(lambda z, x: torch.lgamma(z) * 0.5 + x))
+
+
+def test_number_that_is_not_finite_is_named() -> None:
+    weight = torch.tensor([[1.0, math.nan]], dtype=F64)
+    with pytest.raises(SourceError, match=r"captured\.weight\[0, 1\] is nan"):
+        certify((lambda z, x: 0.5 * z * weight + x, torch.zeros(1, 2, dtype=F64), torch.ones(1, 2, dtype=F64)))
+    with pytest.raises(SourceError, match=r"z0\[0, 0\] is inf"):
+        certify(scalar(lambda z, x: 0.5 * z + x, start=math.inf))
 
 
 def raising() -> Any:

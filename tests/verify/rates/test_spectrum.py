@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from revdeq.estimate import EstimateError, extreme_eigenvalues, lipschitz_constant
+from revdeq._estimate import EstimateError, extreme_eigenvalues, lipschitz_constant
 from verify import spectrum
 from verify.spectrum import spectrum_of
 

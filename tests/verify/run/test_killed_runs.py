@@ -25,7 +25,7 @@ PLAN = (*(Task("kepler", f"task-{n}") for n in range(24)), Task("", "selftest"))
 def measure(task, subject):
     time.sleep(0.002)
     return {"measurements": [ROW | {"case": task.name, "leaf": str(n)} for n in range(200 if task.problem else 0)],
-            "curves": [], "selftest": None if task.problem else [], "files": {}}
+            "curves": [], "selftest": None if task.problem else [], "files": {}, "started": ""}
 
 """
 

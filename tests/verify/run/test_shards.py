@@ -122,6 +122,10 @@ SPOILED = {
         "differ in torch",
     ),
     "another profile": (lambda one, two: [one, replace(two, profile="full")], "differ in profile"),
+    "no profile": (
+        lambda one, two: [replace(one, profile="none"), replace(two, profile="none")],
+        "are of profile 'none': give those of quick",
+    ),
     "another subject": (lambda one, two: [one, replace(two, subject="other")], "differ in subject"),
     "other devices": (lambda one, two: [one, replace(two, devices=("cuda",))], "differ in devices"),
     "a row deleted": (

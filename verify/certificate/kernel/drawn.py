@@ -33,11 +33,15 @@ def check_graph(certificate: dict[str, Any], code: Code | None) -> None:
     names = [entry["name"] for entry in graph["inputs"]]
     first = len(names) + len(graph["constants"])
     above = [1 << place for place in range(first)]
+    dtypes = [entry["dtype"] for entry in (*graph["inputs"], *graph["constants"])]
+    complexes: list[bool] = []
     for place, node in enumerate(graph["nodes"], first):
         read = list(_read_by([node["arguments"], node["options"]]))
         if any(not 0 <= value < place for value in read):
             raise Failed(f"node {place - first} of the graph reads what comes after it")
         above.append((1 << place) | _union(above[value] for value in read))
+        dtypes.append(str(node["outputs"][0] and node["outputs"][0]["dtype"]))
+        complexes.append(any(dtypes[value].startswith("complex") for value in (*read, place)))
     if len(graph["nodes"]) != code.program["nodes"]:
         raise Failed(f"the graph has {len(graph['nodes'])} nodes, its program {code.program['nodes']}")
     owner: dict[int, int] = {}
@@ -52,7 +56,7 @@ def check_graph(certificate: dict[str, Any], code: Code | None) -> None:
             if not first <= place < len(above):
                 raise Failed("an instruction belongs to a node that the graph has not")
             operation = graph["nodes"][place - first]["operation"]
-            if entry.level and ALONE.get(operation, entry.name) != entry.name:
+            if entry.level and not complexes[place - first] and ALONE.get(operation, entry.name) != entry.name:
                 raise Failed(f"node {place - first} of the graph is {operation}; its program computes {entry.name}")
             for slot in (slot for operand in entry.places for slot in operand if code.levels[slot]):
                 if not above[place] >> owner[slot] & 1:

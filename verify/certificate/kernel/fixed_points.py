@@ -123,14 +123,17 @@ def norm_bound(block: arb_mat, left: arb_mat, right: arb_mat) -> arb:
 
 def stretch(block: arb_mat, vector: list[arb]) -> arb:
     """||A v|| / ||v|| for every A of the enclosure."""
-    image = (block * arb_mat(len(vector), 1, vector)).entries()
-    return (sum((x * x for x in image), arb(0)) / sum((x * x for x in vector), arb(0))).sqrt()
+    return length((block * arb_mat(len(vector), 1, vector)).entries()) / length(vector)
+
+
+def length(vector: list[arb]) -> arb:
+    """The Euclidean norm; a sum of squares is not negative, whatever its ball says."""
+    return sum((abs(x) * abs(x) for x in vector), arb(0)).nonnegative_part().sqrt()
 
 
 def stretch_at(machine: Machine, run: Run, vector: list[arb]) -> arb:
     """||K v|| / ||v|| at the state of a run."""
-    image = machine.forward(run, vector, [])
-    return (sum((x * x for x in image), arb(0)) / sum((x * x for x in vector), arb(0))).sqrt()
+    return length(machine.forward(run, vector, [])) / length(vector)
 
 
 def spectral_bound(block: arb_mat, real: list[float], imaginary: list[float]) -> arb:

@@ -8,7 +8,7 @@ from typing import Any
 from flint import arb, arb_mat
 
 from verify.certificate.kernel.code import Entry, Gradient, Run
-from verify.certificate.kernel.numbers import HULL, UNARY, Failed, power_slope
+from verify.certificate.kernel.numbers import HULL, UNARY, Failed, exponential_slope, power_slope
 from verify.certificate.kernel.runner import Runner
 
 
@@ -89,6 +89,11 @@ class Machine(Runner):
         if name == "sum":
             width = len(entry.places[0]) // entry.size
             give(0, [value for value in received for _ in range(width)])
+        elif name == "matrix_exp":
+            # The adjoint of E -> L(A, E) is G -> L(A^T, G).
+            size = entry.given["size"]
+            turned = arb_mat(size, size, [values[place] for place in entry.places[0]]).transpose()
+            give(0, exponential_slope(turned, received).entries())
         elif name == "matmul":
             self._back_through_product(entry, values, received, wanted, give, gradient if least == 2 else None)
         elif name in ("add", "subtract"):
@@ -190,6 +195,10 @@ class Machine(Runner):
             width = len(given[0]) // entry.size
             rows = [given[0][row * width : (row + 1) * width] for row in range(entry.size)]
             results = [sum((value for value in row if value is not None), arb(0)) for row in rows]
+        elif entry.name == "matrix_exp":
+            size = entry.given["size"]
+            matrix = arb_mat(size, size, [values[place] for place in entry.places[0]])
+            results = exponential_slope(matrix, given[0]).entries()
         elif entry.name == "matmul":
             m, k, n = entry.given["shape"]
             shapes = ((m, k), (k, n))

@@ -6,8 +6,9 @@ import base64
 import operator
 import struct
 from collections.abc import Callable, Iterable
+from typing import Any
 
-from flint import arb
+from flint import arb, arb_mat
 
 
 class Failed(Exception):
@@ -73,6 +74,17 @@ def power_slope(x: arb, value: arb, exponent: float) -> arb:
     return arb(exponent) * lower
 
 
+def exponential_slope(matrix: arb_mat, way: list[Any]) -> arb_mat:
+    """The derivative of exp at A along E, which is the upper right block of exp [[A, E], [0, A]]."""
+    size = matrix.nrows()
+    rows = matrix.tolist()
+    zero = [arb(0)] * size
+    along = [arb(0) if value is None else value for value in way]
+    upper = [row + along[place * size : (place + 1) * size] for place, row in enumerate(rows)]
+    whole = arb_mat(upper + [zero + row for row in rows]).exp().tolist()
+    return arb_mat([row[size:] for row in whole[:size]])
+
+
 UNARY: dict[str, tuple[Callable[[arb], arb], Callable[[arb, arb], arb]]] = {
     "negative": (operator.neg, lambda x, y: arb(-1)),
     "exp": (arb.exp, lambda x, y: y),
@@ -83,6 +95,7 @@ UNARY: dict[str, tuple[Callable[[arb], arb], Callable[[arb, arb], arb]]] = {
     "sin": (arb.sin, lambda x, y: x.cos()),
     "cos": (arb.cos, lambda x, y: -x.sin()),
     "tanh": (arb.tanh, lambda x, y: 1 - y * y),
+    "atan": (arb.atan, lambda x, y: 1 / (1 + x * x)),
     "erf": (arb.erf, lambda x, y: 2 / arb.pi().sqrt() * (-x * x).exp()),
 }
 """Each function, and its derivative at x where its value is y."""

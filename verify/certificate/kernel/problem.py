@@ -88,6 +88,10 @@ class Proved:
             self.unknown[name] = "kink" if machine.hulls else "wide"
         self.unknown |= dict.fromkeys(kinked, "kink")
 
+    def without_torch(self) -> None:
+        """Forget what torch's backward was found to give."""
+        self.agreement = self.torch = None
+
     def compare(self, torch: dict[str, list[arb]], also: dict[str, list[arb]], digits: int) -> bool:
         """Compare with what torch's backward gives; true where they are apart."""
         known = {name: balls for name, balls in {**(self.gradient or {}), **also}.items() if name not in self.unknown}

@@ -128,6 +128,9 @@ class Runner:
             ]
         elif name == "matmul":
             results = (self._matrix(entry, 0, slots) * self._matrix(entry, 1, slots)).entries()
+        elif name == "matrix_exp":
+            size = entry.given["size"]
+            results = arb_mat(size, size, [slots[x] for x in operands[0]]).exp().entries()
         else:
             raise Failed(f"the program has an unknown operation {name!r}")
         if len(results) != entry.size:

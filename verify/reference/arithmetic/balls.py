@@ -182,6 +182,11 @@ class Balls:
         product = self.matrix(a) * self.matrix(b)
         return filled(product.entries(), (a.shape[0], b.shape[1]))
 
+    def matrix_exponential(self, x: Array) -> Array:
+        """The exponential of a square matrix."""
+        with flint_precision(self.bits):
+            return filled(self._new_matrix(x).exp().entries(), x.shape)
+
     def matrix(self, x: Array) -> Any:
         """The array of shape (m, n) as a python-flint matrix; kept while a read-only array's memory lives."""
         kept = self._kept(x)
@@ -253,6 +258,10 @@ class Balls:
     def tanh(self, x: Array) -> Array:
         """Elementwise tanh x."""
         return self._map(self._element.tanh, x)
+
+    def atan(self, x: Array) -> Array:
+        """The arc tangent, in radians."""
+        return self._map(self._element.atan, x)
 
     def erf(self, x: Array) -> Array:
         """The error function."""

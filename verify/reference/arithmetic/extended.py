@@ -130,6 +130,10 @@ class Extended:
         with np.errstate(all="ignore"):
             return np.tanh(x)
 
+    def atan(self, x: Array) -> Array:
+        """The arc tangent, in radians."""
+        return np.arctan(x)
+
     def erf(self, x: Array) -> Array:
         """The error function (of 128-bit mpmath, element by element)."""
         return np.asarray(self._erf_element(x)).astype(np.longdouble)

@@ -230,6 +230,15 @@ class Jets:
             lambda _, result: self.inner.subtract(self._number(1.0), self.inner.multiply(result, result)),
         )
 
+    def atan(self, x: Array) -> Array:
+        """(atan x)' = x' / (1 + x^2)"""
+        one = self._number(1.0)
+
+        def slope(value: Array, _: Array) -> Array:
+            return self.inner.divide(one, self.inner.add(one, self.inner.multiply(value, value)))
+
+        return self._chain(x, self.inner.atan, slope)
+
     def erf(self, x: Array) -> Array:
         """(erf x)' = 2 / sqrt(pi) e^(-x^2) x'"""
 

@@ -59,6 +59,7 @@ class Multiprecision:
         self._sin = self._elementwise(self.context.sin)
         self._cos = self._elementwise(self.context.cos)
         self._tanh = self._elementwise(self.context.tanh)
+        self._atan = self._elementwise(self.context.atan)
         self._erf = self._elementwise(self.context.erf)
         self._element = np.frompyfunc(self._convert_element, 1, 1)
 
@@ -195,6 +196,10 @@ class Multiprecision:
     def tanh(self, x: Array) -> Array:
         """Elementwise tanh x."""
         return self._tanh(x)
+
+    def atan(self, x: Array) -> Array:
+        """The arc tangent, in radians."""
+        return self._atan(x)
 
     def erf(self, x: Array) -> Array:
         """The error function."""

@@ -208,6 +208,10 @@ class Perturbed:
         """Elementwise tanh x, rounded."""
         return self.rounded(self.inner.tanh(x))
 
+    def atan(self, x: Array) -> Array:
+        """The arc tangent, rounded."""
+        return self.rounded(self.inner.atan(x))
+
     def erf(self, x: Array) -> Array:
         """The error function, rounded."""
         return self.rounded(self.inner.erf(x))

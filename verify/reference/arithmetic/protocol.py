@@ -112,6 +112,10 @@ class Arithmetic(Protocol):
         """Elementwise tanh x."""
         ...
 
+    def atan(self, x: Array) -> Array:
+        """The arc tangent, in radians."""
+        ...
+
     def erf(self, x: Array) -> Array:
         """The error function."""
         ...

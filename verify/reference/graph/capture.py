@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_iter, tree_map_only
 
 
@@ -34,13 +35,14 @@ class Recording(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         for tensor in _tensors((args, kwargs)):
+            tensor = unwrapped(tensor)
             if id(tensor) not in self._known:
                 self._known[id(tensor)] = tensor
                 self.captured.append(tensor)
                 self._before.append((tensor, tensor.detach().clone()))
         result = func(*args, **kwargs)
         # The references keep the tensors alive, so an id is never met again on another tensor.
-        self._known.update({id(tensor): tensor for tensor in _tensors(result)})
+        self._known.update({id(tensor): tensor for made in _tensors(result) for tensor in (made, unwrapped(made))})
         return result
 
     def restore(self) -> list[torch.Tensor]:
@@ -53,11 +55,49 @@ class Recording(TorchFunctionMode):
         return [tensor for tensor, _ in written]
 
 
+def unwrapped(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor that a transformation of torch.func works on."""
+    functorch: Any = torch._C._functorch  # type: ignore[attr-defined]
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor
+
+
 def _equal(tensor: torch.Tensor, copy: torch.Tensor) -> bool:
     """Equal in every number, a NaN being equal to itself."""
+    if tensor.layout != torch.strided:
+        tensor, copy = tensor.to_dense(), copy.to_dense()
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return torch.equal(tensor, copy)
     return bool(torch.all((tensor == copy) | ((tensor != tensor) & (copy != copy))))
+
+
+_INDEXING = frozenset({torch.Tensor.__getitem__, torch.Tensor.__setitem__})
+
+
+def _is_constant(tensor: torch.Tensor) -> bool:
+    """Whether a tensor of integers or bools has its values at hand while a function is recorded."""
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+    return plain and not (tensor.is_floating_point() or tensor.is_complex())
+
+
+def is_of_constants(given: Any) -> bool:
+    """Whether an operation has tensors, and all of them are constants."""
+    tensors = list(_tensors(given))
+    return bool(tensors) and all(_is_constant(tensor) for tensor in tensors)
+
+
+def _as_numbers(index: Any) -> Any:
+    """An index with constant masks written as the numbers of the places that they choose."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if not any(isinstance(part, torch.Tensor) and part.dtype == torch.bool and _is_constant(part) for part in parts):
+        return index
+    written: list[Any] = []
+    with _disable_current_modes():
+        for part in parts:
+            mask = isinstance(part, torch.Tensor) and part.dtype == torch.bool and _is_constant(part)
+            written += part.nonzero(as_tuple=True) if mask else [part]
+    return tuple(written)
 
 
 class Substitution(TorchFunctionMode):
@@ -88,8 +128,17 @@ class Substitution(TorchFunctionMode):
         def replacement(tensor: torch.Tensor) -> torch.Tensor:
             return self._replacements.get(id(tensor), tensor)
 
+        if is_of_constants((args, kwargs)):
+            # Masks and indices stay what they are, so that shapes may depend on them.
+            with _disable_current_modes():
+                return func(*args, **(kwargs or {}))
         options: dict[str, Any] = tree_map_only(torch.Tensor, replacement, kwargs or {})
         given = tree_map_only(torch.Tensor, replacement, args)
+        if func is torch.sparse.mm:
+            # A sparse constant is given as what it means.
+            func = torch.mm
+        if func in _INDEXING:
+            given = (given[0], _as_numbers(given[1]), *given[2:])
         if self._before is not None:
             self._before(func, given)
         return func(*given, **options)

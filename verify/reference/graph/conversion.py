@@ -29,20 +29,20 @@ def tensor_type(tensor: torch.Tensor) -> TensorType:
     """Shape and dtype of a tensor.
 
     Raises:
-        TracingError: the tensor is complex, sparse or quantized.
+        TracingError: the tensor is sparse or quantized.
     """
-    if tensor.is_complex():
-        raise TracingError("the function uses complex tensors; write it with real ones (view_as_real)")
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise TracingError(f"the function uses a tensor of layout {tensor.layout}; use dense tensors")
     return TensorType(tuple(int(size) for size in tensor.shape), dtype_name(tensor.dtype))
 
 
 def exact_values(tensor: torch.Tensor) -> NDArray[Any]:
-    """The stored values of a tensor, exactly: float64 for floating dtypes, int64 for integers, bool for bool."""
-    tensor = tensor.detach().cpu()
+    """The stored values of a tensor, exactly: float64 for floating dtypes, complex128, int64 or bool."""
+    tensor = tensor.detach().cpu().resolve_neg()
     if tensor.is_floating_point():
         return tensor.to(torch.float64).numpy().copy()
+    if tensor.is_complex():
+        return tensor.resolve_conj().to(torch.complex128).numpy().copy()
     if tensor.dtype == torch.bool:
         return tensor.numpy().copy()
     return tensor.to(torch.int64).numpy().copy()
@@ -141,6 +141,6 @@ def _argument(item: Any, numbers: dict[torch.fx.Node, int]) -> Any:
         return None
     if isinstance(item, (list, tuple)):
         return [_argument(part, numbers) for part in item]
-    if item is None or isinstance(item, (bool, int, float, str)):
+    if item is None or isinstance(item, (bool, int, float, complex, str)):
         return item
     raise TracingError(f"an operation has the argument {item!r}, which the graph cannot hold; use numbers and tensors")

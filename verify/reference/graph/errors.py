@@ -38,12 +38,13 @@ class UnsupportedOperationError(NotImplementedError):
         location: where it stands in the user's source, or "".
     """
 
-    def __init__(self, operation: str, location: str) -> None:
+    def __init__(self, operation: str, location: str, why: str = "") -> None:
         self.operation = operation
         self.location = location
         where = f" at {location}" if location else " in the derivative of the function"
+        lacks = f"has no rule for such arguments ({why})" if why else "has no rule in the interpreter"
         super().__init__(
-            f"the operation {operation}{where} has no rule in the interpreter; write one and register it with "
+            f"the operation {operation}{where} {lacks}; write one and register it with "
             f'@verify.reference.graph.register("{operation}") on a function (ops, *arguments, **options) -> array, or '
             "write the function with covered operations (verify.reference.graph.operation_table() lists them)"
         )

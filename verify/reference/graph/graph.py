@@ -40,6 +40,11 @@ class TensorType:
         """Whether the tensor holds floating-point numbers, that is real numbers once dtypes are stripped."""
         return self.dtype.startswith(("float", "bfloat"))
 
+    @property
+    def is_complex(self) -> bool:
+        """Whether the tensor holds complex numbers."""
+        return self.dtype.startswith("complex")
+
 
 @dataclass(frozen=True)
 class Input:

@@ -11,11 +11,12 @@ import numpy as np
 
 from verify.reference.arithmetic import Arithmetic, Array, Undecided
 from verify.reference.graph import operations as _operations
+from verify.reference.graph.complex_numbers import Complex, as_complex, complex_result, has_complex
 from verify.reference.graph.errors import UnsupportedOperationError
 from verify.reference.graph.graph import Exact, Graph, Node, Ref, TensorType, references, substituted
 from verify.reference.graph.operations.numbers import exact_number
 from verify.reference.graph.operations.shape import is_identity
-from verify.reference.graph.registry import Rule, is_covered, rule_for
+from verify.reference.graph.registry import Rule, family_of, is_covered, rule_for
 
 
 class ShapeError(RuntimeError):
@@ -159,6 +160,9 @@ class Program:
         array = np.asarray(values)
         if array.shape != kind.shape:
             raise ValueError(f"the input {name} has shape {array.shape}; the graph was recorded at {kind.shape}")
+        if kind.is_complex:
+            parts = (self.ops.convert(np.ascontiguousarray(part)) for part in (np.real(array), np.imag(array)))
+            return _frozen(Complex(*parts))
         if not kind.is_real or array.dtype == object or array.dtype == np.longdouble:
             return _frozen(array.copy())
         return _frozen(self.ops.convert(array))
@@ -201,7 +205,15 @@ class Program:
         options = step.options and {key: substituted(item, values) for key, item in step.options.items()}
         if isinstance(self.ops, FollowsNodes):
             self.ops.at_node(step.number - self.graph.first_node)
-        result = step.rule(self.ops, *arguments, **options)
+        if has_complex(arguments) or has_complex(options):
+            operation, location = step.node.operation, step.node.location
+            family = family_of(operation)
+            result = complex_result(self.ops, operation, location, step.rule, family, arguments, options)
+        else:
+            result = self._carried_out(step, arguments, options)
+            kind = step.node.outputs[0] if step.node.outputs else None
+            if kind is not None and kind.is_complex and isinstance(result, np.ndarray):
+                result = as_complex(self.ops, result)
         outputs = result if isinstance(result, tuple) else (result,)
         for output, kind in zip(outputs, step.node.outputs, strict=False):
             if isinstance(output, np.ndarray) and kind is not None and output.shape != kind.shape:
@@ -211,11 +223,26 @@ class Program:
                 )
         return _frozen(result)
 
+    def _carried_out(self, step: _Step, arguments: list[Any], options: dict[str, Any]) -> Any:
+        assert step.rule is not None
+        try:
+            return step.rule(self.ops, *arguments, **options)
+        except (Undecided, UnsupportedOperationError, ShapeError):
+            raise
+        except Exception as error:
+            # A rule that does not know these arguments is no rule for them.
+            raise UnsupportedOperationError(
+                step.node.operation, step.node.location, f"{type(error).__name__}: {error}"
+            ) from error
+
     def _exact(self, item: Any) -> Any:
         return exact_number(self.ops, item) if isinstance(item, Exact) else item
 
 
 def _frozen(value: Any) -> Any:
+    if isinstance(value, Complex):
+        _frozen((value.real, value.imaginary))
+        return value
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, np.ndarray):
             item.flags.writeable = False

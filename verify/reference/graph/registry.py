@@ -85,6 +85,11 @@ def rule_for(operation: str, location: str = "") -> Rule:
     return _registrations[operation].rule
 
 
+def family_of(operation: str) -> str:
+    """The family of an operation with a rule."""
+    return _registrations[operation].family
+
+
 def is_covered(operation: str) -> bool:
     """Whether an operation has a rule."""
     return operation in _registrations

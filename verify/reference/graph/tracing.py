@@ -46,6 +46,23 @@ KEPT_WHOLE = frozenset(
         "aten.hardswish_backward.default",
         "aten.upsample_nearest2d.default",
         "aten.upsample_nearest2d_backward.default",
+        "aten.upsample_bilinear2d.default",
+        "aten.upsample_bilinear2d_backward.default",
+        "aten.upsample_linear1d.default",
+        "aten.upsample_linear1d_backward.default",
+        "aten.upsample_trilinear3d.default",
+        "aten.upsample_trilinear3d_backward.default",
+        "aten.upsample_bicubic2d.default",
+        "aten.softshrink.default",
+        "aten.softshrink_backward.default",
+        "aten.hardshrink_backward.default",
+        *(
+            f"aten.{kind}{n}d{way}.default"
+            for kind in ("upsample_nearest", "_upsample_nearest_exact", "replication_pad")
+            for n in (1, 2, 3)
+            for way in ("", "_backward")
+        ),
+        "aten.upsample_bicubic2d_backward.default",
     }
 )
 """Operations that torch's decompositions would write with rounded constants or with float32 index arithmetic."""
@@ -149,11 +166,23 @@ def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = (), *, with_b
     if not state_leaves:
         raise TracingError("the state z0 has no tensor; give a floating tensor or a pytree of them")
     captured = _call_once(function, z, args)
+    for name, tensor in (*captured.items(), *zip(args_names, args_leaves, strict=True)):
+        if isinstance(tensor, torch.Tensor) and tensor.is_complex():
+            raise TracingError(
+                f"{name} is complex; inside the function complex numbers may be used, but what it is given or captures "
+                "must be real: keep its parts, view_as_real of it, and make it complex inside"
+            )
     inputs: dict[str, torch.Tensor] = dict(zip(state_names, state_leaves, strict=True))
     inputs.update(
         {name: leaf for name, leaf in zip(args_names, args_leaves, strict=True) if isinstance(leaf, torch.Tensor)}
     )
     inputs.update(captured)
+    # Integers and bools are constants, so that shapes may depend on them.
+    inputs = {
+        name: tensor if tensor.layout == torch.strided else tensor.to_dense()
+        for name, tensor in inputs.items()
+        if tensor.is_floating_point()
+    }
     leaves = (
         *state_names,
         *(name for name in args_names if name in inputs and inputs[name].is_floating_point()),
@@ -161,7 +190,8 @@ def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = (), *, with_b
     )
     names = list(inputs)
     # An argument that the function also captures is one leaf, so both uses see its replacement.
-    pairs = [(name, tensor) for name, tensor in inputs.items() if name not in state_names]
+    originals = {**dict(zip(args_names, args_leaves, strict=True)), **captured}
+    pairs = [(name, originals[name]) for name in inputs if name not in state_names]
 
     cuts: dict[str, None] = {}
 
@@ -174,7 +204,10 @@ def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = (), *, with_b
         given = dict(zip(names, tensors, strict=True))
         wanted = {name: given[name].detach().requires_grad_(name in leaves) for name in names}
         state = tree_unflatten([wanted[name] for name in state_names], z_spec)
-        arguments = [wanted.get(name, leaf) for name, leaf in zip(args_names, args_leaves, strict=True)]
+        arguments = [
+            wanted.get(name, leaf.clone() if isinstance(leaf, torch.Tensor) else leaf)
+            for name, leaf in zip(args_names, args_leaves, strict=True)
+        ]
         substitution = Substitution([(original, wanted[name]) for name, original in pairs], note)
         with substitution, torch.enable_grad():
             returned = function(state, tree_unflatten(arguments, args_spec))

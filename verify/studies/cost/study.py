@@ -54,7 +54,7 @@ def cost_curves(plan: Plan) -> Iterator[Curve]:
     Yields:
         "cost-ratio" (time over that of the floor, from the same rounds) and "cost-seconds" against the width, with half
         the distance between the quartiles as `band`; "cost-evaluations", "cost-vjps" and "cost-bytes" against N, where
-        `predicted` is what the reversible method promises: 4N, 2N and a constant.
+        `predicted` is what the reversible method promises of the first two: 4N and 2N.
 
     References:
         McCallum, Arora, Foster, Reversible Deep Equilibrium Models, arXiv 2509.12917, section 3 (cost of backward).
@@ -75,9 +75,7 @@ def _counts(plan: Plan) -> Iterator[Curve]:
             "x_name": "number of steps N",
             "x": x,
         }
-        # In bitwise arithmetic what a half step would lose is kept, less than two bits of each component a step.
         promised = same[0].adjoint == "reversible"
-        flat = promised and same[0].state_dtype != "bitwise"
         yield Curve(
             name="cost-evaluations",
             y_name="evaluations of f, forward and backward (count)",
@@ -96,7 +94,6 @@ def _counts(plan: Plan) -> Iterator[Curve]:
             name="cost-bytes",
             y_name="bytes kept between forward and backward",
             y=tuple(float(cost.saved_bytes) for cost in costs),
-            predicted=tuple(float(costs[0].saved_bytes) for _ in x) if flat else None,
             **labels,
         )
 

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from revdeq import Relaxed, Reversible, UnrolledAdjoint, solve
-from revdeq.estimate import Jacobian
+from revdeq._estimate import Jacobian
 from revdeq.nn import DEQ, Dense, MonotoneDEQ, Transformer
 from verify.problems import get_problem
 from verify.spectrum import DENSE_SIZE, spectrum_of

@@ -20,11 +20,11 @@ from revdeq import (
     Solver,
     chebyshev_schedule,
 )
-from revdeq.estimate import EstimateError
+from revdeq._estimate import EstimateError
+from revdeq._schedule import Schedule, constant_schedule, schedule_errors
 from revdeq.function import Function
 from revdeq.nn import Monotone
 from revdeq.rates import minimising_beta, monotone_constants, optimal_averaging, optimal_rate, spectral_rate
-from revdeq.schedule import Schedule, constant_schedule, schedule_errors
 from revdeq.solver import Iteration
 from revdeq.solver.reversible import ReversibleIteration
 from verify.studies.rates.equilibria import Eigenvalues, Equilibrium

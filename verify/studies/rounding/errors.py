@@ -109,7 +109,7 @@ def rebuilt_growth(
         components: D, numbers in both states together.
 
     References:
-        `revdeq.precision`, NOTE [The prediction], whose errors of the states these are at the start.
+        `revdeq._precision`, NOTE [The prediction], whose errors of the states these are at the start.
     """
     function, state = (float(torch.finfo(DTYPES[name]).eps) / 2 for name in (dtype, state_dtype))
     amplified = 1.0 / abs(1.0 - beta)

@@ -20,9 +20,9 @@ from revdeq import (
     UnrolledAdjoint,
     solve,
 )
-from revdeq.narrowing import narrow
+from revdeq._narrowing import narrow
+from revdeq._tree import Leaves
 from revdeq.solver.reversible import Coupled
-from revdeq.tree import Leaves
 
 
 ModeName: TypeAlias = Literal["floating", "wide", "bitwise", "default", "checkpointed", "unrolled", "implicit"]

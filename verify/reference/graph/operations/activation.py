@@ -195,6 +195,19 @@ def hardswish_backward(ops: Arithmetic, gradient: Array, x: Array) -> Array:
     return where(ops, less(ops, number(ops, -3.0), x), upper, number(ops, 0.0))
 
 
+@register("aten.softshrink.default")
+def softshrink(ops: Arithmetic, x: Array, width: float = 0.5) -> Array:
+    """`x` less what of it lies between -width and width"""
+    return ops.subtract(x, clamp(ops, x, -width, width))
+
+
+@register("aten.softshrink_backward.default", "aten.hardshrink_backward.default")
+def shrink_backward(ops: Arithmetic, gradient: Array, x: Array, width: float) -> Array:
+    """The gradient where |x| > width, 0 elsewhere"""
+    outside = np.logical_or(less(ops, number(ops, width), x), less(ops, x, number(ops, -width)))
+    return where(ops, outside, gradient, number(ops, 0.0))
+
+
 @register("aten.threshold_backward.default")
 def threshold_backward(ops: Arithmetic, gradient: Array, x: Array, threshold: float) -> Array:
     """The gradient where x > threshold, 0 elsewhere"""

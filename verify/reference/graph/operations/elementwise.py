@@ -14,6 +14,7 @@ from verify.reference.graph.operations.numbers import (
     is_exact,
     like_dtype,
     number,
+    pi,
     real,
     truncated,
 )
@@ -50,7 +51,7 @@ def divide(ops: Arithmetic, x: Any, y: Any) -> Array:
     return ops.divide(real(ops, x), real(ops, y))
 
 
-@register("aten.neg.default")
+@register("aten.neg.default", "aten._neg_view.default", "aten._neg_view_copy.default")
 def negative(ops: Arithmetic, x: Array) -> Array:
     """-x"""
     return np.negative(x) if is_exact(x) else ops.negative(x)
@@ -208,10 +209,57 @@ def inverse_hyperbolic_tangent(ops: Arithmetic, x: Array) -> Array:
 @register("aten.asinh.default")
 def inverse_hyperbolic_sine(ops: Arithmetic, x: Array) -> Array:
     """log1p(x + x^2 / (1 + sqrt(1 + x^2))) for x >= 0, odd"""
-    one, squared = number(ops, 1.0), ops.power(real(ops, x), 2)
-    size = ops.absolute(real(ops, x))
+    x = real(ops, x)
+    one, squared = number(ops, 1.0), ops.power(x, 2)
+    # Odd, so it may be taken of -x wherever x looks negative: the same function.
+    positive = hint(ops, x) > 0
+    size = ops.where(positive, x, ops.negative(x))
     tail = ops.divide(squared, ops.add(one, ops.sqrt(ops.add(one, squared))))
-    return ops.multiply(sign(ops, real(ops, x)), ops.log1p(ops.add(size, tail)))
+    found = ops.log1p(ops.add(size, tail))
+    return ops.where(positive, found, ops.negative(found))
+
+
+@register("aten.atan.default")
+def arc_tangent(ops: Arithmetic, x: Array) -> Array:
+    """Atan x"""
+    return ops.atan(real(ops, x))
+
+
+@register("aten.asin.default")
+def arc_sine(ops: Arithmetic, x: Array) -> Array:
+    """atan(x / sqrt(1 - x^2))"""
+    x = real(ops, x)
+    return ops.atan(ops.divide(x, ops.sqrt(ops.subtract(number(ops, 1.0), ops.power(x, 2)))))
+
+
+@register("aten.acos.default")
+def arc_cosine(ops: Arithmetic, x: Array) -> Array:
+    """Pi / 2 less the arc sine"""
+    return ops.subtract(ops.multiply(number(ops, 0.5), pi(ops)), arc_sine(ops, x))
+
+
+@register("aten.atan2.default")
+def angle(ops: Arithmetic, y: Array, x: Array) -> Array:
+    """The angle of (x, y): atan(y / x), turned by pi for x < 0, or pi / 2 less atan(x / y) where |y| looks greater"""
+    y, x = np.broadcast_arrays(real(ops, y), real(ops, x))
+    steep = np.abs(hint(ops, y)) > np.abs(hint(ops, x))
+    upper = hint(ops, y) > 0
+    one, half = number(ops, 1.0), ops.multiply(number(ops, 0.5), pi(ops))
+    # Each is taken where its denominator looks greater than 0 in size; a ball that reaches 0 leaves nothing finite.
+    over_y = ops.atan(ops.divide(x, ops.where(steep, y, np.broadcast_to(one, y.shape))))
+    quarter = ops.where(upper, np.broadcast_to(half, y.shape), np.broadcast_to(ops.negative(half), y.shape))
+    over_x = ops.atan(ops.divide(y, ops.where(steep, np.broadcast_to(one, x.shape), x)))
+    left = np.logical_and(hint(ops, x) < 0, np.logical_not(steep))
+    if np.any(left):
+        # Behind the origin the angle jumps from pi to -pi with the sign of y.
+        zero = number(ops, 0.0)
+        below = ops.less(ops.where(left, y, np.broadcast_to(one, y.shape)), zero)
+        turn = ops.multiply(number(ops, 2.0), half)
+        turned = ops.add(
+            over_x, ops.where(below, np.broadcast_to(ops.negative(turn), y.shape), np.broadcast_to(turn, y.shape))
+        )
+        over_x = ops.where(left, turned, over_x)
+    return ops.where(steep, ops.subtract(quarter, over_y), over_x)
 
 
 @register("aten.erf.default")

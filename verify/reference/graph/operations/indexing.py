@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -58,9 +59,15 @@ def embedding(
     return weight[positions]
 
 
-def accumulated(ops: Arithmetic, x: Array, where: tuple[Any, ...], values: Array) -> Array:
-    """`x` with values added at indices, one after another, so that an index may occur several times."""
-    x = real(ops, x)
+def accumulated(
+    ops: Arithmetic,
+    x: Array,
+    where: tuple[Any, ...],
+    values: Array,
+    combine: Callable[[Array, Array], Array] | None = None,
+) -> Array:
+    """`x` with values added at indices (or combined with what is there), so that an index may occur several times."""
+    x, combine = real(ops, x), combine or ops.add
     numbers = np.arange(x.size).reshape(x.shape)[where]
     values = np.broadcast_to(real(ops, values), numbers.shape)
     result = x.reshape(-1).copy()
@@ -68,7 +75,7 @@ def accumulated(ops: Arithmetic, x: Array, where: tuple[Any, ...], values: Array
     while targets.size:
         # Each round adds to every target once; targets that occur again wait for the next round.
         unique, first = np.unique(targets, return_index=True)
-        result[unique] = ops.add(result[unique], sources[first])
+        result[unique] = combine(result[unique], sources[first])
         left = np.ones(targets.size, dtype=np.bool_)
         left[first] = False
         targets, sources = targets[left], sources[left]
@@ -101,6 +108,40 @@ def scatter_add(ops: Arithmetic, x: Array, dim: int, positions: Array, source: A
     """`x` with the source added at indices along an axis"""
     cropped = source[tuple(slice(size) for size in positions.shape)]
     return accumulated(ops, x, _along(x, dim, positions), cropped)
+
+
+@register("aten.scatter_reduce.two")
+def scatter_reduce(
+    ops: Arithmetic, x: Array, dim: int, positions: Array, source: Array, reduce: str, include_self: bool = True
+) -> Array:
+    """`x` with the source's sum, product, mean, greatest or least at indices along an axis"""
+    if x.ndim == 0:
+        whole = scatter_reduce(ops, x[None], 0, positions.reshape(-1), source.reshape(-1), reduce, include_self)
+        return whole.reshape(())
+    x, places = real(ops, x), _along(x, dim, positions)
+    source = real(ops, source)[tuple(slice(size) for size in positions.shape)]
+    counts = np.zeros(x.shape, dtype=np.int64)
+    np.add.at(counts, places, 1)
+    combine = {"sum": ops.add, "mean": ops.add, "prod": ops.multiply, "amax": ops.maximum, "amin": ops.minimum}[reduce]
+    start = x
+    if not include_self:
+        neutral = {"sum": 0.0, "mean": 0.0, "prod": 1.0, "amax": -np.inf, "amin": np.inf}[reduce]
+        start = np.where(counts > 0, constant(ops, x.shape, neutral), x)
+    result = accumulated(ops, start, places, source, combine)
+    if reduce != "mean":
+        return result
+    return ops.divide(result, ops.convert(np.maximum(counts + include_self, 1)))
+
+
+@register("aten.index_reduce.default")
+def index_reduce(
+    ops: Arithmetic, x: Array, dim: int, positions: Array, source: Array, reduce: str, include_self: bool = True
+) -> Array:
+    """`x` with the product, mean, greatest or least of slices of the source put at places along an axis"""
+    shape = [1] * source.ndim
+    shape[dim] = len(positions)
+    everywhere = np.broadcast_to(positions.reshape(shape), source.shape)
+    return scatter_reduce(ops, x, dim, everywhere, source, reduce, include_self)
 
 
 @register("aten.scatter.src", "aten.scatter.value")

@@ -22,7 +22,7 @@ def _pair(value: Any, default: Any = None) -> tuple[int, int]:
     return (values[0], values[0]) if len(values) == 1 else (values[0], values[1])
 
 
-def _starts(length: int, size: int, step: int, padding: int, far: int, ceiling: bool) -> list[int]:
+def window_starts(length: int, size: int, step: int, padding: int, far: int, ceiling: bool) -> list[int]:
     """First places of the windows along one axis, in the unpadded numbering."""
     room = length + 2 * padding - far * (size - 1) - 1
     count = (-(-room // step) if ceiling else room // step) + 1
@@ -45,8 +45,8 @@ def _average_windows(
 ) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
     """Row windows, column windows, and for each output place the size of the window with its padding."""
     (height, width), (down, across), (top, left) = _pair(size), _pair(stride, size), _pair(padding)
-    rows = _starts(x.shape[-2], height, down, top, 1, ceiling)
-    columns = _starts(x.shape[-1], width, across, left, 1, ceiling)
+    rows = window_starts(x.shape[-2], height, down, top, 1, ceiling)
+    columns = window_starts(x.shape[-1], width, across, left, 1, ceiling)
     padded = [
         [
             (min(row + height, x.shape[-2] + top) - row) * (min(column + width, x.shape[-1] + left) - column)
@@ -141,8 +141,8 @@ def max_pool(
     """The greatest of each window, and the number of its place in the image"""
     (height, width), (down, across) = _pair(size), _pair(stride, size)
     (top, left), (far, wide) = _pair(padding), _pair(dilation)
-    rows = _windows(_starts(x.shape[-2], height, down, top, far, ceil_mode), height, far, x.shape[-2])
-    columns = _windows(_starts(x.shape[-1], width, across, left, wide, ceil_mode), width, wide, x.shape[-1])
+    rows = _windows(window_starts(x.shape[-2], height, down, top, far, ceil_mode), height, far, x.shape[-2])
+    columns = _windows(window_starts(x.shape[-1], width, across, left, wide, ceil_mode), width, wide, x.shape[-1])
     values = constant(ops, (*x.shape[:-2], len(rows), len(columns)), 0.0)
     numbers: Any = np.zeros(values.shape, dtype=np.int64)
     for i, j, row, column in _cells(rows, columns):
@@ -177,34 +177,3 @@ def max_pool_backward(
     image = np.arange(len(images))[:, None]
     result = accumulated(ops, images, (image, numbers.reshape(-1, count)), gradient.reshape(-1, count))
     return result.reshape(x.shape)
-
-
-def _nearest(length: int, count: int, scale: float | None) -> list[int]:
-    ratio = 1.0 / scale if scale is not None else length / count
-    return [min(int(np.float32(i) * np.float32(ratio)), length - 1) for i in range(count)]
-
-
-@register("aten.upsample_nearest2d.default")
-def upsample_nearest(
-    ops: Arithmetic, x: Array, size: list[int], scale_rows: float | None = None, scale_columns: float | None = None
-) -> Array:
-    """The image on a finer grid, each place taking its nearest neighbour"""
-    del ops
-    rows, columns = _nearest(x.shape[-2], size[0], scale_rows), _nearest(x.shape[-1], size[1], scale_columns)
-    return x[..., rows, :][..., columns]
-
-
-@register("aten.upsample_nearest2d_backward.default")
-def upsample_nearest_backward(
-    ops: Arithmetic,
-    gradient: Array,
-    size: list[int],
-    input_size: list[int],
-    scale_rows: float | None = None,
-    scale_columns: float | None = None,
-) -> Array:
-    """The gradients added up at the places that they were taken from"""
-    rows = _nearest(input_size[-2], size[0], scale_rows)
-    columns = _nearest(input_size[-1], size[1], scale_columns)
-    start = constant(ops, input_size, 0.0)
-    return accumulated(ops, start, (..., np.asarray(rows)[:, None], np.asarray(columns)), gradient)

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from revdeq.memory import Memory
+from revdeq._memory import Memory
 
 
 class PlanError(ValueError):
@@ -36,7 +36,7 @@ class Reach:
 class Plan:
     """What a solve is predicted to do. Predictions are those of a normal df/dz with the spectrum said, not bounds.
 
-    Rounding is predicted by `revdeq.precision`, whose envelope is confirmed by measurement.
+    Rounding is predicted by `revdeq._precision`, whose envelope is confirmed by measurement.
 
     Attributes:
         beta: relaxation parameter for `Reversible`.

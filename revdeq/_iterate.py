@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import torch
 
-from revdeq.narrowing import narrow
-from revdeq.residual import Stopping, per_sample, residual_norm, sample_finite, sample_shape
-from revdeq.schedule import Schedule
-from revdeq.solution import Result
+from revdeq._narrowing import narrow
+from revdeq._residual import Stopping, per_sample, residual_norm, sample_finite, sample_shape
+from revdeq._schedule import Schedule
+from revdeq._solution import Result
+from revdeq._tree import Leaves, flatten, unflatten
 from revdeq.solver.base import Evaluate, Iteration, State
-from revdeq.tree import Leaves, flatten, unflatten
 
 
 class Outcome(NamedTuple):

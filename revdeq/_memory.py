@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from revdeq.probe import probing
-from revdeq.tree import Structure, Tree, flatten, unflatten
+from revdeq._probe import probing
+from revdeq._tree import Structure, Tree, flatten, unflatten
 
 
 @dataclass(frozen=True)

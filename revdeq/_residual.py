@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from revdeq.tree import Leaves
+from revdeq._tree import Leaves
 
 
 def sample_shape(leaves: Leaves) -> tuple[int, ...]:

@@ -6,14 +6,14 @@ from typing import Any, TypeVar, cast, overload
 import torch
 from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
 
+from revdeq._residual import Stopping, residual_norm
+from revdeq._solution import Copied, Result, Solution, SolveError
+from revdeq._tree import Leaves
 from revdeq.adjoint import Adjoint, ImplicitAdjoint, ReversibleAdjoint
 from revdeq.function import Function
 from revdeq.function.border import BatchDims
 from revdeq.function.extras import Extras, HasAux
-from revdeq.residual import Stopping, residual_norm
-from revdeq.solution import Copied, Result, Solution, SolveError
 from revdeq.solver import Reversible, Solver
-from revdeq.tree import Leaves
 
 
 State = TypeVar("State")
@@ -233,7 +233,7 @@ def _function(solver: Solver) -> type[Function]:
     if not solver.compile:
         return Function
     # The compiler takes long to import and most solves do not need it.
-    from revdeq.compiled import CompiledFunction
+    from revdeq._compiled import CompiledFunction
 
     return CompiledFunction
 
@@ -264,11 +264,11 @@ class _Residual:
         return self._f.border.of_samples(self._known)
 
     def detached(self) -> "_Residual":
-        """See `revdeq.solution.Residual`."""
+        """See `revdeq._solution.Residual`."""
         return _Residual(self._f.without_graph(), self._z1, self._known)
 
     def copied(self) -> Copied:
-        """See `revdeq.solution.Residual`."""
+        """See `revdeq._solution.Residual`."""
         return Copied(None if self._known is None else self._f.border.of_samples(self._known))
 
     def _evaluated(self) -> torch.Tensor:

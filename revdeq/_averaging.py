@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from revdeq._tree import Tree, flatten, unflatten
 from revdeq.rates.arguments import checked_real
-from revdeq.tree import Tree, flatten, unflatten
 
 
 class Averaged(torch.nn.Module):

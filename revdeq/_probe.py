@@ -4,15 +4,19 @@ import contextlib
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from revdeq._tree import Tree, flatten
 from revdeq.function import Function
-from revdeq.tree import Tree, flatten
 
 
 State = TypeVar("State")
 
 
 @contextlib.contextmanager
-def probing(function: Callable[[State, Tree], State], z: State, args: Tree = ()) -> Generator[Callable[[State], State]]:
+def probing(
+    function: Callable[[State, Tree], State], z: State, args: Tree = (), *, twice: bool = False
+) -> Generator[Callable[[State], State]]:
     """Give a function of z alone whose every evaluation finds what the first one found, and put everything back.
 
     Random numbers, the buffers that f updates and running statistics are at the end of the block what they were before;
@@ -22,6 +26,8 @@ def probing(function: Callable[[State, Tree], State], z: State, args: Tree = ())
         function: callable of (z, args) that returns the structure of z.
         z: a state, a tensor or pytree of floating tensors.
         args: any pytree, handed to function.
+        twice: whether its derivative will be differentiated, which fused attention does not allow; the same attention
+            in plain operations is evaluated then.
 
     Yields:
         z -> function(z, args), evaluated in the grad mode that holds.
@@ -32,7 +38,8 @@ def probing(function: Callable[[State, Tree], State], z: State, args: Tree = ())
     f = Function(function, z, args)
 
     def evaluate(z: State) -> State:
-        return f.border.tree(f(f.border.inward(flatten(z)[0])))
+        with sdpa_kernel(SDPBackend.MATH) if twice else contextlib.nullcontext():
+            return f.border.tree(f(f.border.inward(flatten(z)[0])))
 
     try:
         yield evaluate

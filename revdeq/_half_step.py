@@ -4,8 +4,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from revdeq._tree import Leaves
 from revdeq.function.linearisation import PartialLeaves
-from revdeq.tree import Leaves
 
 
 class HalfSteps(Protocol):

@@ -21,16 +21,16 @@ import torch
 from torch._dynamo import config as dynamo_config, lookup_backend, maybe_mark_dynamic
 from torch._dynamo.exc import TorchDynamoException
 
+from revdeq._errors import GradientError
+from revdeq._half_step import PulledBack
+from revdeq._residual import per_sample, sample_shape
+from revdeq._tree import Leaves, Structure, Tree, flatten, unflatten
 from revdeq.arithmetic.floating import scaled
-from revdeq.errors import GradientError
 from revdeq.function import Function, Replay
 from revdeq.function.border import BatchDims
 from revdeq.function.extras import Extras
 from revdeq.function.linearisation import vjp
 from revdeq.function.reads import Reach, Substituted, version
-from revdeq.half_step import PulledBack
-from revdeq.residual import per_sample, sample_shape
-from revdeq.tree import Leaves, Structure, Tree, flatten, unflatten
 
 
 # Graphs that may be held at once: one for each function, shape, dtype and setting.

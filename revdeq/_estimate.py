@@ -8,14 +8,12 @@ hold more. A proof needs `revdeq certify`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from revdeq.probe import probing
-from revdeq.rates import balanced_beta, optimal_averaging
-from revdeq.tree import Tree, flatten, unflatten
+from revdeq._probe import probing
+from revdeq._tree import Tree, flatten, unflatten
 
 
 class EstimateError(RuntimeError):
@@ -79,6 +77,7 @@ class Jacobian:
         function: callable of (z, args) that returns the structure of z.
         z: state, a tensor or pytree of floating-point tensors.
         args: any pytree.
+        twice: whether `times` is wanted too, which takes a second derivative.
 
     Attributes:
         size: number of components of z.
@@ -88,13 +87,13 @@ class Jacobian:
         EstimateError: f(z) is not finite.
     """
 
-    def __init__(self, function: Callable[[Tree, Tree], Tree], z: Tree, args: Tree = ()) -> None:
+    def __init__(self, function: Callable[..., Tree], z: Tree, args: Tree = (), *, twice: bool = False) -> None:
         leaves, structure = flatten(z)
         self._z = [leaf.detach().clone().requires_grad_() for leaf in leaves]
         self.size = sum(leaf.numel() for leaf in leaves)
         if self.size == 0:
             raise ValueError("z is empty, so df/dz has no eigenvalue: pass a state with at least one component")
-        with probing(function, unflatten(self._z, structure), args) as f, torch.enable_grad():
+        with probing(function, unflatten(self._z, structure), args, twice=twice) as f, torch.enable_grad():
             value, _ = flatten(f(unflatten(self._z, structure)))
         if not all(bool(torch.isfinite(v).all()) for v in value):
             raise EstimateError("function(z, args) is not finite at this z: estimate at a state where it is")
@@ -112,7 +111,7 @@ class Jacobian:
         return self._checked(self._vjp(self._split(vector, self._rows), create_graph=False))
 
     def times(self, vector: Tensor) -> Tensor:
-        """Return J v, as the derivative of u -> J^T u, which every twice differentiable operation allows.
+        """Return J v, as the derivative of u -> J^T u, which every twice differentiable operation allows (`twice`).
 
         Args:
             vector: float64, shape (size,).
@@ -190,7 +189,7 @@ def lipschitz_constant(
         Golub and Van Loan, "Matrix Computations", 4th ed. (2013), section 8.2.
     """
     _check_budget(rtol, max_iterations)
-    jacobian = Jacobian(function, z, args)
+    jacobian = Jacobian(function, z, args, twice=True)
     v = jacobian.start(seed)
     residual = float("inf")
     for n in range(1, max_iterations + 1):
@@ -269,77 +268,6 @@ def extreme_eigenvalues(
         f"Arnoldi's process reached a residual of {worst:.2e} after {max_products} products, above rtol = {rtol:g} "
         "of the spectral radius: raise max_products or rtol"
     )
-
-
-@dataclass(frozen=True)
-class AutomaticBeta:
-    """The beta that an estimated spectrum asks for, and what it cost.
-
-    Attributes:
-        beta: relaxation parameter for `Reversible`.
-        spectrum: the estimate that it comes from.
-        evaluations: evaluations of f spent.
-    """
-
-    beta: float
-    spectrum: SpectrumEstimate
-    evaluations: int
-
-
-def automatic_beta(
-    function: Callable[[Tree, Tree], Tree],
-    z0: Tree,
-    args: Tree = (),
-    *,
-    num_steps: int,
-    state_dtype: torch.dtype = torch.float64,
-    warm_up: int = 8,
-    rtol: float = 2e-2,
-    max_products: int = 80,
-) -> AutomaticBeta:
-    """Estimate the eigenvalues of df/dz near the fixed point and return the `balanced_beta` for them.
-
-    The estimate is taken after `warm_up` evaluations of z <- (z + f(z))/2 from z0, because df/dz at z0 may differ from
-    that at the fixed point. The Ritz values are widened by their residual, at most half of the way to the strip's edge.
-
-    Args:
-        function: callable of (z, args) that returns the structure of z.
-        z0: start state, a tensor or pytree of tensors.
-        args: any pytree.
-        num_steps: steps that the solve will take.
-        state_dtype: dtype of the coupled states.
-        warm_up: evaluations before the estimate, >= 0.
-        rtol: relative residual of the estimate.
-        max_products: most vector-Jacobian products.
-
-    Raises:
-        EstimateError: no beta converges at these eigenvalues, or the estimate did not converge.
-        ValueError: an argument outside its range.
-    """
-    if warm_up < 0:
-        raise ValueError(f"warm_up is {warm_up}; it must be at least 0")
-    z: Any = z0
-    with probing(function, z0, args) as f, torch.no_grad():
-        for _ in range(warm_up):
-            leaves, structure = flatten(z)
-            value, _ = flatten(f(z))
-            z = unflatten([(a + b) / 2 for a, b in zip(leaves, value, strict=True)], structure)
-    spectrum = extreme_eigenvalues(function, z, args, rtol=rtol, max_products=max_products)
-    furthest = max(spectrum.real_max, -spectrum.real_min)
-    if not (spectrum.real_max < 1):
-        raise EstimateError(
-            f"df/dz has an eigenvalue with real part {spectrum.real_max:.4g}, estimated: no fixed-point iteration "
-            "converges from 1 on, so lower the Lipschitz constant of f (weight normalisation, a smaller gain)"
-        )
-    if not (furthest < 1):
-        averaged = optimal_averaging(spectrum.real_min, spectrum.real_max, spectrum.imaginary_max)
-        raise EstimateError(
-            f"df/dz has an eigenvalue with real part {spectrum.real_min:.4g}, estimated: no beta converges below -1, "
-            f"but the averaged map (1-alpha) z + alpha f(z) with alpha = {averaged.alpha:.4g} does"
-        )
-    widened = 1 + min(spectrum.residual, (1 / furthest - 1) / 2) if furthest else 1.0
-    beta = balanced_beta(num_steps, widened * spectrum.ritz_values, state_dtype=state_dtype)
-    return AutomaticBeta(beta, spectrum, warm_up + 1)
 
 
 def _check_budget(rtol: float, limit: int) -> None:

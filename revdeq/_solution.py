@@ -7,9 +7,9 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import torch
 from torch.utils._pytree import tree_map_only
 
-from revdeq.estimate import AutomaticBeta
-from revdeq.schedule import Schedule
-from revdeq.tree import Tree
+from revdeq._automatic import AutomaticBeta
+from revdeq._schedule import Schedule
+from revdeq._tree import Tree
 
 
 State = TypeVar("State")
@@ -173,8 +173,7 @@ class Solution(Generic[State]):
         health: filled in by the backward pass; None for adjoints that measure nothing there.
         beta: relaxation of `Reversible`: the number, given or chosen by "auto"; the schedule; for "adaptive" a float64
             tensor of the betas taken, shape (*samples, max_steps), NaN where none was. None for other solvers.
-        estimate: the spectrum from which "auto" chose, with the evaluations of f and the products that it took; else
-            None.
+        estimate: what the trial of "auto" showed, with the evaluations of f that it took; else None.
         aux: the auxiliary output of function, differentiable; None without has_aux.
         saved: the states z_n of save_at, in its order, differentiable.
     """

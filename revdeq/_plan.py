@@ -8,12 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from revdeq.arithmetic.forms import bitwise_betas, bitwise_form, tape_size
-from revdeq.arithmetic.packing import GREATEST_BASE
-from revdeq.estimate import extreme_eigenvalues
-from revdeq.memory import memory_of
-from revdeq.planned import Plan as Plan, PlanError as PlanError, Reach as Reach, dtype_name
-from revdeq.precision import (
+from revdeq._estimate import extreme_eigenvalues
+from revdeq._memory import memory_of
+from revdeq._planned import Plan as Plan, PlanError as PlanError, Reach as Reach, dtype_name
+from revdeq._precision import (
     COMPONENTS,
     FUNCTION_CONSTANT,
     function_error,
@@ -21,9 +19,11 @@ from revdeq.precision import (
     reversal_error,
     unit_roundoff,
 )
+from revdeq._tree import Tree, flatten
+from revdeq.arithmetic.forms import bitwise_betas, bitwise_form, tape_size
+from revdeq.arithmetic.packing import GREATEST_BASE
 from revdeq.rates import SPECTRA, ErrorGrowth, Spectrum, ellipse_points, error_growth, semi_axes, spectral_rate
 from revdeq.rates.arguments import checked_beta
-from revdeq.tree import Tree, flatten
 
 
 def plan(

@@ -10,7 +10,7 @@ fingerprint is the same on every device and for every memory layout.
 import torch
 from torch import Tensor
 
-from revdeq.tree import Leaves
+from revdeq._tree import Leaves
 
 
 # The multiplier of Steele, Lea and Flood's SplitMix64 (doi:10.1145/2714064.2660195), as a signed number.
