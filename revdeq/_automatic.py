@@ -167,7 +167,7 @@ def _choose(f: Callable[[Tensor], Tensor], z0: Tensor, num_steps: int, roundoff:
     if low is not None:
         return chosen(low, "eigenvalues far out along the imaginary axis, estimated")
     if not bool((steps_until(curves, _GOAL) < torch.inf).any()):
-        spent = _refuse(f, z0, num_steps, model)
+        spent = _refuse(f, z0, num_steps, model, trial)
         return chosen(USUAL, "no beta is estimated to converge, and the residual is not refuted", spent)
     beta, more = _above(f, z0, model, curves, trial)
     if beta is None:
@@ -259,12 +259,14 @@ def _widened_rates(model: ReducedModel) -> Tensor:
     return spectral_rate(points[:, None], _BETAS).amax(dim=0)
 
 
-def _refuse(f: Callable[[Tensor], Tensor], z0: Tensor, num_steps: int, model: ReducedModel) -> int:
+def _refuse(f: Callable[[Tensor], Tensor], z0: Tensor, num_steps: int, model: ReducedModel, trial: _Run) -> int:
     """Raise if an eigenvalue outside the strip is certain and beta .5 shows it; else return the evaluations spent."""
     values, residuals = model.ritz()
     furthest = int(values.real.abs().argmax())
     real = float(values[furthest].real)
     if not (abs(real) >= 1 and float(residuals[furthest]) <= _CERTAIN * float(values[furthest].abs())):
+        return 0
+    if len(trial.residuals) > 1 and trial.residuals[-1] < trial.residuals[-2]:
         return 0
     run = _Run(f, z0, CAREFUL)
     while len(run.residuals) <= max(_PATIENCE[0], min(num_steps, _PATIENCE[1])):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {"T": ROOT / "docs" / "theory.md", "M": ROOT / "docs" / "theory.md", "A": ROOT / "docs" / "acceptance.md"}
 SOURCES = ("revdeq", "verify", "reports", "tests", "benchmarks")
 # A tag stands alone: not within a word, a name in code or a longer number.
-TAG = re.compile(r"(?<![\w.`'\"-])([TMA])(\d{1,2})(?![\w'\"`])")
+TAG = re.compile(r"(?<![\w.`'\"-])([TMA])(0|[1-9]\d?)(?![\w'\"`])")
 ANCHOR = re.compile(r'<a id="([tma]\d{1,2})"></a>')
 
 
@@ -41,6 +41,12 @@ def test_every_tag_that_is_cited_stands_on_its_page():
         f"{path.relative_to(ROOT)}: {tag}" for path in sources() for tag in cited(path) if tag not in known[tag[0]]
     }
     assert not unknown
+
+
+def test_no_page_outside_the_repository_is_cited():
+    # Names of pages in capitals stand for files that a reader does not have.
+    words = re.compile(r"\b(?:THE" + r"ORY|ACCEP" + r"TANCE)\b")
+    assert [path for path in sources() if words.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_every_kind_of_tag_is_cited():

@@ -93,12 +93,12 @@ def test_reconstruction_error_is_the_distance_from_the_start(problem: Problem):
         max_steps=5,
     )
     found.z1.sum().backward()
-    iteration = solver.bound_to(None, 5)
     with torch.no_grad():
         y, z = (found.y1,), (found.z1,)
-        for _ in range(5):
-            z = iteration.undo_z(z, (torch.tanh(y[0] @ weight + x),))
-            y = iteration.undo_y(y, (torch.tanh(z[0] @ weight + x),))
+        steps = solver.bound_to(None, 5)
+        for n in reversed(range(5)):
+            z = steps.undo_z(z, (torch.tanh(y[0] @ weight + x),), n=n)
+            y = steps.undo_y(y, (torch.tanh(z[0] @ weight + x),), n=n)
         moved = torch.linalg.vector_norm(torch.stack([y[0] - z0, z[0] - z0]))
         size = torch.linalg.vector_norm(torch.stack([found.y1, found.z1]))
     assert found.health.reconstruction_error == pytest.approx(float(moved / size), rel=1e-12)

@@ -37,7 +37,7 @@ def check_backward_evaluations(trial: Trial) -> list[Measurement]:
     How this can fail: states rebuilt by one evaluation and differentiated by another; a step left out.
 
     References:
-        McCallum, Arora, Foster, arXiv 2509.12917, cost of the backward pass; (THEORY 1).
+        McCallum, Arora, Foster, arXiv 2509.12917, cost of the backward pass; (T0).
     """
     scale, size = start_scale(trial)
     power = scale / size if size > 0 else math.inf

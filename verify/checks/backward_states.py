@@ -34,7 +34,7 @@ def check_backward_states(trial: Trial) -> list[Measurement]:
     predicted to lose the state altogether: then doing something else is right, and the rows have no power.
 
     References:
-        McCallum, Arora, Foster, arXiv 2509.12917, the reversible backward pass; (THEORY T6, A4).
+        McCallum, Arora, Foster, arXiv 2509.12917, the reversible backward pass; (T6, A4).
     """
     return [rebuilt_row(trial, n) for n in rebuilt_steps(trial.case)]
 

@@ -34,7 +34,7 @@ def check_bitwise_cotangents(trial: Trial) -> list[Measurement]:
     Gradients of parameters are sums over steps, which "gradient" judges: they are not rounded as autograd rounds them.
 
     References:
-        (THEORY T8).
+        (T8).
     """
     adjoints: tuple[Adjoint, ...] = ("reversible", "unrolled")
     reversible, unrolled = (trial.observe(adjoint) for adjoint in adjoints)

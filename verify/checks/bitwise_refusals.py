@@ -42,7 +42,7 @@ def check_bitwise_refusals(trial: Trial) -> list[Measurement]:
     ended.
 
     References:
-        (THEORY T8).
+        (T8).
     """
     beta, function = trial.case.beta, trial.problem.function
     asked: dict[str, tuple[float, Callable[[Tensor, Any], Tensor]]] = {

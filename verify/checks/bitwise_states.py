@@ -35,7 +35,7 @@ def check_bitwise_states(trial: Trial) -> list[Measurement]:
     itself bitwise; f evaluated otherwise in backward. Rows at f's border see no more than f's dtype does.
 
     References:
-        Maclaurin, Duvenaud, Adams, arXiv 1502.03492, section 2.2; (THEORY T8).
+        Maclaurin, Duvenaud, Adams, arXiv 1502.03492, section 2.2; (T8).
     """
     case, problem = trial.case, trial.problem
     seen = trial.observe("reversible")

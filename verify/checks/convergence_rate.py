@@ -43,7 +43,7 @@ def check_convergence_rate(trial: Trial) -> list[Measurement]:
     defective or strongly non-normal spectrum also a right solver, whose error has a polynomial factor.
 
     References:
-        Young, Trans. AMS 76 (1954), DOI 10.1090/S0002-9947-1954-0059635-7; (THEORY T2, A7).
+        Young, Trans. AMS 76 (1954), DOI 10.1090/S0002-9947-1954-0059635-7; (T2, A7).
     """
     seen = decay(trial)
     window = seen.window()
@@ -63,7 +63,7 @@ CHECK = Check(
         claim="the error falls by the spectral rate of the step",
         comparison="<=",
         threshold=0.02,
-        why="A7: |ln(observed / predicted)| on normal fixtures, fitted above round-off (THEORY T2)",
+        why="A7: |ln(observed / predicted)| on normal fixtures, fitted above round-off (T2)",
         unit="log ratio",
         reading=LOG_RATIO,
     ),

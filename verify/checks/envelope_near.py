@@ -39,7 +39,7 @@ def check_envelope_near(bench: ReachBench) -> list[Measurement]:
     How this can fail: states that are stored after all, or kept wider, reach far beyond the prediction.
 
     References:
-        (THEORY M1, T6); `revdeq._precision`.
+        (M1, T6); `revdeq._precision`.
     """
     steps = bench.case.num_steps
     farthest = bench.farthest()

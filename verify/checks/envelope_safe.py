@@ -35,7 +35,7 @@ def check_envelope_safe(bench: ReachBench) -> list[Measurement]:
     How this can fail: states narrower than asked for end the envelope early.
 
     References:
-        (THEORY M1, T6); `revdeq._precision`.
+        (M1, T6); `revdeq._precision`.
     """
     error, setting = bench.safe, bench.setting
     at = {"target": "n-step", "leaf": setting.leaf, "expected": setting.tolerance}

@@ -43,7 +43,7 @@ def check_evaluations(trial: Trial) -> list[Measurement]:
     How this can fail: a step too many or too few, a step count that was not updated.
 
     References:
-        McCallum, Arora, Foster, arXiv 2509.12917, the forward iteration; (THEORY 1).
+        McCallum, Arora, Foster, arXiv 2509.12917, the forward iteration; (T0).
     """
     return [
         count_row(trial, adjoint, leaf, steps * trial.case.num_steps)

@@ -38,7 +38,7 @@ def check_forward(trial: Trial) -> list[Measurement]:
     update, samples that mix. It cannot see a fault below rounding, nor one that comes only with tolerances.
 
     References:
-        McCallum, Arora, Foster, arXiv 2509.12917, the forward iteration; (THEORY 1, 4).
+        McCallum, Arora, Foster, arXiv 2509.12917, the forward iteration; (T0, M0).
     """
     case = trial.case
     expected = trial.references.n_step(trial.problem, case.beta, case.num_steps)

@@ -39,7 +39,7 @@ def check_gradient(trial: Trial) -> list[Measurement]:
     of a reversal that is predicted to lose the states see nothing.
 
     References:
-        McCallum, Arora, Foster, arXiv 2509.12917, the reversible backward pass; (THEORY 1, M1).
+        McCallum, Arora, Foster, arXiv 2509.12917, the reversible backward pass; (T0, M1).
     """
     return [row for adjoint in _adjoints(trial.case) for row in gradient_rows(trial, adjoint, trial.observe(adjoint))]
 

@@ -62,7 +62,7 @@ def check_implicit_gradient(trial: Trial) -> list[Measurement]:
     N-step gradient returned in its place.
 
     References:
-        Bai, Kolter, Koltun, arXiv 1909.01377, theorem 1; (THEORY 1).
+        Bai, Kolter, Koltun, arXiv 1909.01377, theorem 1; (T0).
     """
     expected = trial.references.fixed_point(trial.problem)
     steps = max(STEPS, steps_to_fall(predicted_rate(trial), CONVERGED, STEPS))

@@ -42,7 +42,7 @@ def check_not_stored(trial: Trial) -> list[Measurement]:
     How this can fail: states stored after all, or kept wider than asked for.
 
     References:
-        (THEORY T6, A4).
+        (T6, A4).
     """
     row = rebuilt_row(trial, 0)
     if row.status == "failed":

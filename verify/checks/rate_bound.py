@@ -40,7 +40,7 @@ def check_rate_bound(bench: GridBench) -> list[Measurement]:
     How this can fail: any step that is not the one of the method, or that rounds more than it should.
 
     References:
-        (THEORY T3, A6): the majorant of the two coupled errors holds for every map with this Lipschitz constant.
+        (T3, A6): the majorant of the two coupled errors holds for every map with this Lipschitz constant.
     """
     sweep = bench.sweep
     rows: list[Measurement] = []

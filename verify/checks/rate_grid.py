@@ -40,7 +40,7 @@ def check_rate_grid(bench: GridBench) -> list[Measurement]:
     narrower dtype than they should (the floor is met early and the window is short).
 
     References:
-        Young, Trans. AMS 76 (1954), DOI 10.1090/S0002-9947-1954-0059635-7; (THEORY T2, A7).
+        Young, Trans. AMS 76 (1954), DOI 10.1090/S0002-9947-1954-0059635-7; (T2, A7).
     """
     sweep = bench.sweep
     rows: list[Measurement] = []

@@ -38,7 +38,7 @@ def check_reconstruction(trial: Trial) -> list[Measurement]:
     to the size of the state itself there is no power, and the row says so.
 
     References:
-        McCallum, Arora, Foster, arXiv 2509.12917, the inverse iteration; (THEORY T6, T7).
+        McCallum, Arora, Foster, arXiv 2509.12917, the inverse iteration; (T6, T7).
     """
     case = trial.case
     rebuilt = trial.subject.reconstruct(

@@ -45,7 +45,7 @@ def check_relative_to_unrolled(trial: Trial) -> list[Measurement]:
     How this can fail: sums in a narrower dtype than autograd's, states narrower than asked for.
 
     References:
-        (THEORY M1, A12).
+        (M1, A12).
     """
     case = trial.case
     expected = trial.references.n_step(trial.problem, case.beta, case.num_steps)
@@ -105,7 +105,7 @@ CHECK = Check(
         claim="the reversible gradient is at most 3 times as wrong as the unrolled one of the same dtype",
         comparison="<=",
         threshold=3.0,
-        why="A12, where the error model predicts that reversal costs at most 1.5 times the rounding (THEORY M1)",
+        why="A12, where the error model predicts that reversal costs at most 1.5 times the rounding (M1)",
         unit="relative",
         reading=GREATER,
         power=BENIGN,

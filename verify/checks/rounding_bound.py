@@ -47,7 +47,7 @@ def check_rounding_bound(trial: Trial) -> list[Measurement]:
     1 disproves an assumption on the arithmetic, or the bound.
 
     References:
-        Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM (2002), sections 3.1 and 3.5; (THEORY T7,
+        Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM (2002), sections 3.1 and 3.5; (T7,
         A6).
     """
     case, problem = trial.case, trial.problem

@@ -38,7 +38,7 @@ def check_tape_bytes(trial: Trial) -> list[Measurement]:
     whose remainders are known to be 0, which would count for nothing.
 
     References:
-        (THEORY T1, T8): the determinant of a half step is 1/m per component, so log2 m bits are lost.
+        (T1, T8): the determinant of a half step is 1/m per component, so log2 m bits are lost.
     """
     few, many = (kept_bytes(trial, trial.settings("reversible", num_steps=steps)) for steps in STEPS)
     expected = _expected(trial.case)
@@ -70,7 +70,7 @@ CHECK = Check(
         claim="a remainder takes log2 m bits per state component and half step, m a power of two",
         comparison="<=",
         threshold=1.0,
-        why="the information that a half step loses (THEORY T1), packed without a gap",
+        why="the information that a half step loses (T1), packed without a gap",
         unit="relative",
         reading=TAPE,
     ),

@@ -53,7 +53,7 @@ def check_target_difference(trial: Trial) -> list[Measurement]:
     implicit solve that stops early (the difference levels off).
 
     References:
-        Christianson, DOI 10.1080/10556789408805572 (reverse accumulation at a fixed point); (THEORY M2, A8).
+        Christianson, DOI 10.1080/10556789408805572 (reverse accumulation at a fixed point); (M2, A8).
     """
     predicted = math.log(predicted_rate(trial))
     far = math.ceil(math.log(1e-14) / predicted)
@@ -90,7 +90,7 @@ CHECK = Check(
         claim="the exact and the implicit gradient draw together at the forward rate, (C0 + C1 N) rho^N",
         comparison="<=",
         threshold=0.05,
-        why="A8: the fitted slope is within 5 % of ln rho (THEORY M2)",
+        why="A8: the fitted slope is within 5 % of ln rho (M2)",
         unit="relative",
         reading=RELATIVE,
     ),

@@ -253,7 +253,7 @@ class Honest:
     def adjoint_step(
         self, run: Run, n: int, at: tuple[Linearised, Linearised], p: tuple[Tensor, Tensor], sums: Sums
     ) -> tuple[Tensor, Tensor]:
-        """One step of the adjoint recursion of THEORY 1."""
+        """One step of the adjoint recursion of T0."""
         del n
         beta = self.backward_beta(run.settings)
         (at_y, at_z), (p_y, p_z) = at, p

@@ -53,7 +53,7 @@ def step_rate(eigenvalues: NDArray[Any], beta: float) -> float:
         [[a, beta kappa], [a beta kappa, a + beta^2 kappa^2]],      a = 1 - beta
 
     References:
-        Young, Trans. AMS 76 (1954), DOI 10.1090/S0002-9947-1954-0059635-7; (THEORY T2).
+        Young, Trans. AMS 76 (1954), DOI 10.1090/S0002-9947-1954-0059635-7; (T2).
     """
     a = 1.0 - beta
     steps = [

@@ -62,7 +62,7 @@ class Trial(Bench):
         return self._observed[key]
 
     def scale(self, differentiation: Differentiation = "reversible") -> RoundingScale:
-        """What rounding alone does to this case (THEORY 4).
+        """What rounding alone does to this case (M0).
 
         Where the states are wider than f, a rebuilt state that is off by delta meets f as the very number of the
         forward pass, unless a rounding boundary of f's dtype lies between the two. Then f moves by a whole rounding of

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from revdeq import Reversible, ReversibleAdjoint, solve
-from revdeq._narrowing import narrow
+from revdeq.narrowing import narrow
 
 
 class Case(NamedTuple):
@@ -212,7 +212,7 @@ def stored_gradients(
         at = inputs[k].detach().requires_grad_()
         value = f(at)
         pulled = (p[k % 2] * weights[k]).to(dtype)
-        parts: tuple[Tensor | None, ...] = torch.autograd.grad(value, (at, *parameters), pulled, allow_unused=True)
+        parts: Any = torch.autograd.grad(value, (at, *parameters), pulled, allow_unused=True)
         if parts[0] is not None:
             p[(k + 1) % 2] = p[(k + 1) % 2] + parts[0]
         p[k % 2] = p[k % 2] * (1.0 - weights[k])
@@ -239,7 +239,7 @@ def reversed_gradients(
     parameters = [p.to(dtype).requires_grad_() for p in case.parameters]
     how: Any = {"adjoint": ReversibleAdjoint() if adjoint is None else adjoint, "throw": False, **stopping}
     solution: Any = solve(case.function, z0, parameters, solver=solver, **how)
-    found: tuple[Tensor | None, ...] = torch.autograd.grad(
+    found: Any = torch.autograd.grad(
         [solution.z1, solution.y1], (z0, *parameters), [c.to(dtype) for c in cotangent], allow_unused=True
     )
     grads = [torch.zeros_like(p) if g is None else g for g, p in zip(found, (z0, *parameters), strict=True)]
