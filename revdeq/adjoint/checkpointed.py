@@ -126,7 +126,7 @@ class _Repeated:
         with torch.no_grad():
             found = sketch(value)
             if self._next == len(self._sketches):
-                self._sketches.append((found, repeatability(value)))
+                self._sketches.append((found, repeatability(self._f.roundoff)))
             else:
                 before, allowed = self._sketches[self._next]
                 error = float((found - before).norm() / before.norm().clamp(min=torch.finfo(torch.float64).tiny))

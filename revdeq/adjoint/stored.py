@@ -71,7 +71,8 @@ class Stored(Record):
             if k % 2 == 0 and n > 0 and active is not None:
                 # f did not see the y of a sample that took no step before this one.
                 active = active & cast(torch.Tensor, way.masks[n - 1])
-            error, limit = _difference(value, states[k], states[k + 2], way.pullback.beta(k), active)
+            error, rounded = _difference(value, states[k], states[k + 2], way.pullback.beta(k), active)
+            limit = rounded + repeatability(way.replay.roundoff)
             if not error <= limit:
                 raise not_repeated(f"evaluation {k}, relative difference {error:.1e}")
             way.health.replay_error = max(error, way.health.replay_error or 0.0)
@@ -80,9 +81,9 @@ class Stored(Record):
 def _difference(
     value: Leaves, before: Leaves, after: Leaves, beta: Beta, active: torch.Tensor | None
 ) -> tuple[float, float]:
-    """Return how far a value is from that which moved `before` to `after`, relative to it, and how far it may be.
+    """Return how far a value is from that which moved `before` to `after`, relative to it.
 
-    The states are known to the roundings of their dtype alone; see `repeatability` for the rest.
+    And how far that may be because the states are known to the roundings of their dtype alone.
     """
     moved: list[torch.Tensor] = []
     for old, new in zip(before, after, strict=True):
@@ -94,4 +95,4 @@ def _difference(
     states = float(joint_norm(masked(active, before)) + joint_norm(masked(active, after)))
     least = float(beta.min()) if isinstance(beta, torch.Tensor) else beta
     scale = size if size > 0 else 1.0
-    return float(joint_norm(apart)) / scale, repeatability(value) + 4 * roundoff * states / (least * scale)
+    return float(joint_norm(apart)) / scale, 4 * roundoff * states / (least * scale)

@@ -158,7 +158,7 @@ class Function:
             return True
         at, before = self.last
         self.extras.position = self._last_index
-        return difference(evaluate(at), before) <= repeatability(before)
+        return difference(evaluate(at), before) <= repeatability(self.roundoff)
 
     def finish(self) -> None:
         """Close the forward pass: check that the evaluations drew the same random numbers.

@@ -69,6 +69,9 @@ class Pace(NamedTuple):
 class Betas(ABC):
     """The relaxation parameters of a run."""
 
+    def __repr__(self) -> str:
+        return type(self).__name__
+
     @abstractmethod
     def of_step(self, n: int) -> tuple[Beta, Beta]:
         """Return the betas of step n, that of the half step of y and that of z."""
@@ -96,6 +99,9 @@ class ConstantBeta(Betas):
 
     def __init__(self, beta: float) -> None:
         self.beta = beta
+
+    def __repr__(self) -> str:
+        return f"beta={self.beta!r}"
 
     def of_step(self, n: int) -> tuple[Beta, Beta]:
         """See `Betas.of_step`."""

@@ -158,6 +158,9 @@ class ReversibleIteration(Iteration):
         self.arithmetic = half_steps.arithmetic
         self._recording = recording
 
+    def __repr__(self) -> str:
+        return f"ReversibleIteration({self.betas!r}, {self.arithmetic!r})"
+
     @property
     def repeats(self) -> bool:
         """Whether undoing a step returns the very bits, so that f has to be evaluated alike forward and backward."""

@@ -152,7 +152,7 @@ def _devices(results: Results) -> Iterator[str]:
 
 
 def _environment(environment: Mapping[str, Any], plan: Plan) -> Iterator[str]:
-    odd = sorted(map(str, (set(environment) - {SUBJECT_FILES}) ^ set(plan.environment)))
+    odd = sorted(map(str, set(environment) ^ set(plan.environment)))
     if plan.environment and odd:
         yield f"the environment says more, or less, than a run does: {', '.join(odd[:3])}"
     for key, value in plan.environment.items():
