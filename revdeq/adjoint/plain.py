@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 
-from revdeq._errors import GradientError
 from revdeq._residual import joint_norm
 from revdeq._tree import Leaves
 from revdeq.adjoint.record import Record, Way
@@ -36,7 +35,7 @@ class Plain(Record):
 
     def go_back(self, kept: End, way: Way) -> None:
         """See `Record.go_back`."""
-        pullback, steps = way.pullback, len(way.masks)
+        pullback, steps, mark = way.pullback, len(way.masks), way.pullback.mark()
         end_norm = joint_norm((*pullback.y, *pullback.z))
         y, z = kept
         for n in reversed(range(steps)):
@@ -44,16 +43,19 @@ class Plain(Record):
             _, z = pullback.undoing(2 * n + 1, way.seen_at_y(y, z, n), z, active, ours=ours)
             _, y = pullback.undoing(2 * n, way.replay.narrow(z), y, active, ours=ours)
         found = (*y, *z, *pullback.start(), *pullback.inputs())
+        health = way.health
+        health.verified = False
         if not all(bool(torch.isfinite(t).all()) for t in found if t is not None):
-            raise GradientError(
-                "the reversed states, cotangents or gradients left the range of their dtypes, so the gradient is lost; "
-                "take fewer steps, a beta nearer to the optimum, or leave out verify=False."
-            )
+            # Numbers that left the range of their dtypes are never returned: all steps are taken again, forwards.
+            health.repeated_segments = 1
+            pullback.return_to(mark)
+            seen, _ = way.repeated(way.solver.init(way.z0), range(steps), way.masks)
+            for _ in way.back_through(range(steps), seen):
+                pass
+            return
         moved = joint_norm(tuple(r - s for r, s in zip((*y, *z), (*way.z0, *way.z0), strict=True)))
         numbers = torch.stack((moved, joint_norm((*kept.y, *kept.z)), joint_norm((*pullback.y, *pullback.z)), end_norm))
         error, scale, start, finish = numbers.tolist()
-        health = way.health
-        health.verified = False
         reconstruction, decay = error / scale if scale > 0 else error, start / finish if finish > 0 else 0.0
         health.reconstruction_error, health.start_cotangent = reconstruction, decay
         health.reversal_error = gradient_error_estimate(reconstruction, decay, steps, way.solver.betas.retained(steps))

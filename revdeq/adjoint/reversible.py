@@ -61,7 +61,8 @@ class ReversibleAdjoint(Adjoint):
             it, see NOTE [Segments] in `revdeq.adjoint.segments`.
         verify: False undoes all steps from the final states alone and compares nothing: memory for one step at any
             depth and dtype, and a gradient that rounding may have spoilt, see `Health.reversal_error`. For studying
-            reversal.
+            reversal. Where numbers leave the range of their dtypes all steps are taken again, see
+            `Health.repeated_segments`.
         on_health: called with the `Health` at the end of every backward pass, for loggers.
 
     Raises:

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from revdeq import GradientError, Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
+from revdeq import GradientError, Health, Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
 from revdeq._precision import (
     FUNCTION_CONSTANT as FUNCTION_CONSTANT,
     SLIP as SLIP,
@@ -156,7 +156,7 @@ def measured_error(
         The error; infinite where the reversed numbers left the range of their dtype.
     """
     tensors = _tensors(kind, contraction_constant, dtype, seed)
-    reversal = ReversibleAdjoint(verify=False)
+    reversal = ReversibleAdjoint(verify=False, on_health=refuse_lost)
     bitwise = state_dtype == BITWISE
     solver = Reversible(beta, arithmetic=BITWISE) if bitwise else Reversible(beta, state_dtype=DTYPES[state_dtype])
 
@@ -167,7 +167,17 @@ def measured_error(
     try:
         return _relative_error(tensors, beta, num_steps, run)
     except GradientError:
-        return math.inf  # unchecked reversal refuses only numbers that left their range
+        return math.inf
+
+
+def refuse_lost(health: Health) -> None:
+    """Raise where reversed numbers left the range of their dtypes, so that what came back is no reversed gradient.
+
+    Raises:
+        GradientError: the steps were taken again.
+    """
+    if health.repeated_segments:
+        raise GradientError("the reversed numbers left the range of their dtypes.")
 
 
 def subject_error(

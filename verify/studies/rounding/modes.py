@@ -23,6 +23,7 @@ from revdeq import (
 from revdeq._narrowing import narrow
 from revdeq._tree import Leaves
 from revdeq.solver.reversible import Coupled
+from verify.rounding.envelope import refuse_lost
 
 
 ModeName: TypeAlias = Literal["floating", "wide", "bitwise", "default", "checkpointed", "unrolled", "implicit"]
@@ -68,7 +69,7 @@ class Mode:
 
 def _reversal(dtype: torch.dtype) -> Adjoint:
     del dtype
-    return ReversibleAdjoint(verify=False)
+    return ReversibleAdjoint(verify=False, on_health=refuse_lost)
 
 
 def _default(dtype: torch.dtype) -> Adjoint:
