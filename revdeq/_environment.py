@@ -143,6 +143,23 @@ class _Precision:
         return _Switch(self.read, self.write)
 
 
+_FASTPATH = _Switch(backends.mha.get_fastpath_enabled, backends.mha.set_fastpath_enabled)
+
+
+@contextlib.contextmanager
+def graph_kernels() -> Generator[None]:
+    """Compute attention layers inside the block as where a graph is recorded.
+
+    Without one, torch takes a fast path in evaluation mode that is another map: it sets padded positions to zero.
+    """
+    before = _FASTPATH.read()
+    _FASTPATH.write(False)
+    try:
+        yield
+    finally:
+        _FASTPATH.write(before)
+
+
 _SWITCHES: tuple[_Switch, ...] = (
     _Switch(torch.get_default_dtype, torch.set_default_dtype),
     _Switch(
@@ -152,6 +169,7 @@ _SWITCHES: tuple[_Switch, ...] = (
         ),
         _write_deterministic,
     ),
+    _FASTPATH,
     _attribute(backends.cudnn, "deterministic"),
     _attribute(backends.cudnn, "benchmark"),
     _Switch(backends.cuda.flash_sdp_enabled, backends.cuda.enable_flash_sdp),

@@ -1,12 +1,14 @@
 """The entry point: find a fixed point of a function, differentiably."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar, cast, overload
 
 import torch
 from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
 
+from revdeq._environment import graph_kernels
 from revdeq._residual import Stopping, residual_norm
 from revdeq._solution import Copied, Result, Solution, SolveError
 from revdeq._tree import Leaves, flatten
@@ -200,10 +202,11 @@ def _solve(
 ) -> Solution[Any]:
     if is_symbolic(tuple(leaf for leaf in flatten(z0)[0] if isinstance(leaf, torch.Tensor))):
         solver, adjoint, throw = _without_values(solver, stopping), UnrolledAdjoint(), False
-    f = _function(solver)(function, z0, args, batch_dims=batch_dims, extras=extras)
-    bound = solver.bound_to(f, stopping.max_steps)
-    attached = adjoint.run(f, bound, stopping)
-    f.finish()
+    with graph_kernels() if torch.is_grad_enabled() else nullcontext():
+        f = _function(solver)(function, z0, args, batch_dims=batch_dims, extras=extras)
+        bound = solver.bound_to(f, stopping.max_steps)
+        attached = adjoint.run(f, bound, stopping)
+        f.finish()
     outcome, border = attached.outcome, f.border
     beta = outcome.beta
     solution = Solution[Any](

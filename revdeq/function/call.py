@@ -18,7 +18,7 @@ from revdeq._errors import GradientError
 from revdeq._tree import Leaves, Tree, flatten, unflatten
 from revdeq.function.border import BatchDims, Border, savable
 from revdeq.function.extras import Extras
-from revdeq.function.linearisation import difference, repeatability
+from revdeq.function.linearisation import PartialLeaves, difference, repeatability
 from revdeq.function.reads import (
     Reach,
     ReadsSeen,
@@ -29,6 +29,7 @@ from revdeq.function.reads import (
     reached_leaves,
     release_remade_weights,
     sequence_number,
+    trainable_leaves,
     version,
 )
 from revdeq.function.replay import Replay
@@ -93,6 +94,7 @@ class Function:
         self.read: Leaves = ()
         self.watched: Leaves = ()
         self.last: tuple[Leaves, Leaves] | None = None
+        self._reached: set[int] = set()
         self._last_index = 0
         self._started = False
         self._recording = False
@@ -170,6 +172,25 @@ class Function:
             # Weights cast without a graph must not be taken for those of the operations that follow.
             torch.clear_autocast_cache()
         self.surroundings.finish(self._draws_itself)
+
+    def refuse_unreached(self, parts: PartialLeaves, captured_needed: Sequence[bool]) -> None:
+        """Raise where a captured tensor that the first evaluation depended on was reached by no replay.
+
+        Args:
+            parts: gradients of `Replay.inputs`, None where no replay reached one.
+            captured_needed: for each of `captured`, whether its gradient was needed.
+
+        Raises:
+            GradientError: it lost its gradient between the passes.
+        """
+        needed = [t for t, wanted in zip(self.read, captured_needed, strict=True) if wanted]
+        for tensor, part in zip(needed, parts[sum(self.args_require) :], strict=True):
+            if part is None and id(tensor) in self._reached:
+                raise GradientError(
+                    f"function depended on a trainable tensor of shape {tuple(tensor.shape)} in the forward pass and "
+                    "does so no more in the backward pass, so its gradient is lost (a module switched between train() "
+                    "and eval(), merged weights, a parameter replaced); change that after the backward pass."
+                )
 
     def replay(self, arg_tensors: Leaves, captured_needed: Sequence[bool]) -> Replay:
         """Return what evaluates and linearises f in the backward pass.
@@ -279,6 +300,7 @@ class Function:
             seen += [t for t in reach.trainable if id(t) not in ids]
             ids.update(id(t) for t in seen)
         self.read = tuple(seen)
+        self._reached = trainable_leaves((*value, *self.extras.now)) & {id(t) for t in seen}
         self.captured = tuple(Substituted.current(t) for t in seen)
         self.watched = tuple(t for t in reach.trainable if id(t) not in ids)
         self.surroundings.learn(reads, self.function, self._draws_itself)

@@ -242,6 +242,12 @@ def reached_leaves(
     return list(found.values())
 
 
+def trainable_leaves(values: Sequence[torch.Tensor]) -> set[int]:
+    """Return the ids of the trainable leaves that the graph of some values reaches."""
+    found = (_leaf(node) for node in _nodes(values, set()))
+    return {id(leaf) for leaf in found if leaf is not None}
+
+
 def refuse_unlisted(
     values: Sequence[torch.Tensor], listed: Sequence[torch.Tensor], replaced: Sequence[torch.Tensor]
 ) -> None:

@@ -56,7 +56,8 @@ class Replay:
             if tensor.requires_grad:  # it was frozen in the forward pass
                 self._substitutes[id(tensor)] = tensor.detach()
         self.inputs: Leaves = (*self.arg_inputs, *captured)
-        self._walked = False
+        own = [t for t in function.read if id(t) not in self._substitutes]
+        self._listed = (*self.arg_inputs, *own, *self._substitutes.values())
 
     def active(self) -> AbstractContextManager[None]:
         """Return a context with the surroundings of the forward pass; generators and buffers end as they were."""
@@ -93,9 +94,6 @@ class Replay:
         with torch.enable_grad():
             # Not the leaves themselves: hooks that tools set on the inputs of modules are refused on leaves in here.
             value = self.evaluate(tuple(x.view_as(x) for x in local))
-        if not self._walked:
-            own = [t for t in self._f.read if id(t) not in self._substitutes]
-            values = (*value, *self._f.extras.now)
-            refuse_unlisted(values, (*local, *self.arg_inputs, *own, *self._substitutes.values()), self._replaced)
-            self._walked = True
+        # Every evaluation: one in the middle may read what neither the first nor the last one does.
+        refuse_unlisted((*value, *self._f.extras.now), (*local, *self._listed), self._replaced)
         return Linearisation(local, (*value, *self._f.extras.now), self.inputs, self._f.watched, len(value))
