@@ -30,7 +30,8 @@ from revdeq.function import Function, Replay
 from revdeq.function.border import BatchDims
 from revdeq.function.extras import Extras
 from revdeq.function.linearisation import vjp
-from revdeq.function.reads import Reach, Substituted, version
+from revdeq.function.reach import Reach
+from revdeq.function.reads import Substituted, version
 
 
 # Graphs that may be held at once: one for each function, shape, dtype and setting.

@@ -19,15 +19,12 @@ from revdeq._tree import Leaves, Tree, flatten, unflatten
 from revdeq.function.border import BatchDims, Border, savable
 from revdeq.function.extras import Extras
 from revdeq.function.linearisation import PartialLeaves, difference, repeatability
+from revdeq.function.reach import Reach, fill_parametrisation_cache, is_materialised, release_remade_weights
 from revdeq.function.reads import (
-    Reach,
     ReadsSeen,
     Substituted,
-    fill_parametrisation_cache,
-    is_materialised,
     made_since,
     reached_leaves,
-    release_remade_weights,
     sequence_number,
     trainable_leaves,
     version,

@@ -19,7 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from revdeq._environment import Flags, RandomState
 from revdeq._errors import GradientError
 from revdeq._tree import Leaves
-from revdeq.function.reads import Reach, ReadsSeen
+from revdeq.function.reach import Reach
+from revdeq.function.reads import ReadsSeen
 
 
 def is_symbolic(leaves: Leaves) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from revdeq import GradientError, Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
-from revdeq.function.reads import Reach
+from revdeq.function.reach import Reach
 
 
 Problem = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
