@@ -130,7 +130,7 @@ class _AtFixedPoint(torch.autograd.Function):
                     totals.add(to_inputs)
                 totals.add(plan.pull_back(replay, z1, c))
                 inputs = totals.sums()
-            f.refuse_unreached(inputs, needed[len(args) :])
+            f.refuse_unreached(replay)
         remaining = iter(inputs)
         from_args = [next(remaining) if required else None for required in f.args_require]
         from_captured = [next(remaining) if need else None for need in needed[len(args) :]]

@@ -186,12 +186,9 @@ class _Reversal(torch.autograd.Function):
         kept, _, z0, args, captured = _split(ctx.saved_tensors, ctx.counts)
         needed = ctx.needs_input_grad[2:]
         plan: _Plan = ctx.plan
-        captured_needed = needed[len(z0) + len(args) :]
-        replay = plan.f.replay(args, captured_needed)
+        replay = plan.f.replay(args, needed[len(z0) + len(args) :])
         with torch.no_grad():
-            to_start, to_inputs = _gradients(
-                plan, replay, unflatten(kept, ctx.structure), z0, cotangents, captured_needed
-            )
+            to_start, to_inputs = _gradients(plan, replay, unflatten(kept, ctx.structure), z0, cotangents)
             if plan.on_health is not None:
                 plan.on_health(plan.health)
             start = tuple(g.to(leaf.dtype) for g, leaf in zip(to_start, z0, strict=True))
@@ -209,7 +206,6 @@ def _gradients(
     kept: Kept,
     z0: Leaves,
     cotangents: Sequence[torch.Tensor | None],
-    captured_needed: Sequence[bool],
 ) -> tuple[Leaves, PartialLeaves]:
     """Return the gradients of z0 and of `Replay.inputs`."""
     if plan.f.capturing:
@@ -237,7 +233,7 @@ def _gradients(
             plan.record.go_back(kept, way)
     grads = (pullback.start(), pullback.inputs())
     if plan.masks:
-        plan.f.refuse_unreached(grads[1], captured_needed)
+        plan.f.refuse_unreached(replay)
     if exclude and not all(bool(torch.isfinite(g).all()) for g in (*grads[0], *grads[1]) if g is not None):
         raise GradientError(
             "the function is not finite in a sample even at its start, which makes the gradient of what the "

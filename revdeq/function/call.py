@@ -18,7 +18,7 @@ from revdeq._errors import GradientError
 from revdeq._tree import Leaves, Tree, flatten, unflatten
 from revdeq.function.border import BatchDims, Border, savable
 from revdeq.function.extras import Extras
-from revdeq.function.linearisation import PartialLeaves, difference, repeatability
+from revdeq.function.linearisation import difference, repeatability
 from revdeq.function.reach import Reach, fill_parametrisation_cache, is_materialised, release_remade_weights
 from revdeq.function.reads import (
     ReadsSeen,
@@ -170,19 +170,17 @@ class Function:
             torch.clear_autocast_cache()
         self.surroundings.finish(self._draws_itself)
 
-    def refuse_unreached(self, parts: PartialLeaves, captured_needed: Sequence[bool]) -> None:
-        """Raise where a captured tensor that the first evaluation depended on was reached by no replay.
+    def refuse_unreached(self, replay: Replay) -> None:
+        """Raise where a captured tensor that the first evaluation depended on was reached by no replayed one.
 
         Args:
-            parts: gradients of `Replay.inputs`, None where no replay reached one.
-            captured_needed: for each of `captured`, whether its gradient was needed.
+            replay: after all its evaluations.
 
         Raises:
             GradientError: it lost its gradient between the passes.
         """
-        needed = [t for t, wanted in zip(self.read, captured_needed, strict=True) if wanted]
-        for tensor, part in zip(needed, parts[sum(self.args_require) :], strict=True):
-            if part is None and id(tensor) in self._reached:
+        for tensor in self.read:
+            if id(tensor) in self._reached and not replay.reached(tensor):
                 raise GradientError(
                     f"function depended on a trainable tensor of shape {tuple(tensor.shape)} in the forward pass and "
                     "does so no more in the backward pass, so its gradient is lost (a module switched between train() "
@@ -297,7 +295,8 @@ class Function:
             seen += [t for t in reach.trainable if id(t) not in ids]
             ids.update(id(t) for t in seen)
         self.read = tuple(seen)
-        self._reached = trainable_leaves((*value, *self.extras.now)) & {id(t) for t in seen}
+        # Not a leaf that f made for itself, to differentiate inside.
+        self._reached = trainable_leaves((*value, *self.extras.now)) & {id(t) for t in reads.trainable()}
         self.captured = tuple(Substituted.current(t) for t in seen)
         self.watched = tuple(t for t in reach.trainable if id(t) not in ids)
         self.surroundings.learn(reads, self.function, self._draws_itself)

@@ -239,8 +239,8 @@ def trainable_leaves(values: Sequence[torch.Tensor]) -> set[int]:
 
 def refuse_unlisted(
     values: Sequence[torch.Tensor], listed: Sequence[torch.Tensor], replaced: Sequence[torch.Tensor]
-) -> None:
-    """Raise where the graph of a replayed evaluation reaches a trainable tensor whose gradient would be lost.
+) -> set[int]:
+    """Return the ids of the leaves that the graph of a replayed evaluation reaches, all of whose gradients are taken.
 
     Args:
         values: what the evaluation returned.
@@ -252,7 +252,7 @@ def refuse_unlisted(
     """
     ids = {id(t) for t in listed}
     made_by = {t.grad_fn for t in replaced if t.grad_fn is not None}
-    leaves = {id(t) for t in replaced}
+    leaves, reached = {id(t) for t in replaced}, set[int]()
     for node in _nodes(values, set()):
         leaf = _leaf(node)
         if node in made_by or id(leaf) in leaves:
@@ -261,12 +261,15 @@ def refuse_unlisted(
                 "cannot be replaced (such as a custom torch.autograd.Function), so its gradient would be lost; "
                 "pass it in args."
             )
+        if leaf is not None:
+            reached.add(id(leaf))
         if leaf is not None and id(leaf) not in ids:
             raise GradientError(
                 f"function read a trainable tensor of shape {tuple(leaf.shape)} in the backward pass that it did not "
                 "read in its first evaluation, so its gradient would be lost; pass it in args (and call "
                 "torch.func.functional_call inside function, not round solve: it puts the module back when it ends)."
             )
+    return reached
 
 
 def made_since(tensor: torch.Tensor, since: int) -> bool:

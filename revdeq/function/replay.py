@@ -57,6 +57,7 @@ class Replay:
                 self._substitutes[id(tensor)] = tensor.detach()
         self.inputs: Leaves = (*self.arg_inputs, *captured)
         own = [t for t in function.read if id(t) not in self._substitutes]
+        self._reached: set[int] = set()
         self._listed = (*self.arg_inputs, *own, *self._substitutes.values())
 
     def active(self) -> AbstractContextManager[None]:
@@ -82,6 +83,10 @@ class Replay:
         mode = Substituted(self._substitutes) if self._substitutes else None
         return self._f.evaluate(self._f.border.narrow(z), self.args, mode)
 
+    def reached(self, tensor: torch.Tensor) -> bool:
+        """Return whether the graph of an evaluation has reached a captured tensor, or what stands in its place."""
+        return id(self._substitutes.get(id(tensor), tensor)) in self._reached
+
     def linearise(self, z: Leaves, k: int = 0) -> Linearisation:
         """Evaluate f at `z` once, keeping the graph of this one evaluation.
 
@@ -95,5 +100,6 @@ class Replay:
             # Not the leaves themselves: hooks that tools set on the inputs of modules are refused on leaves in here.
             value = self.evaluate(tuple(x.view_as(x) for x in local))
         # Every evaluation: one in the middle may read what neither the first nor the last one does.
-        refuse_unlisted((*value, *self._f.extras.now), (*local, *self._listed), self._replaced)
+        values = (*value, *self._f.extras.now)
+        self._reached |= refuse_unlisted(values, (*local, *self._listed), self._replaced)
         return Linearisation(local, (*value, *self._f.extras.now), self.inputs, self._f.watched, len(value))
