@@ -174,15 +174,17 @@ class RecordedBetas(Betas):
 
     def __init__(self, pace: Pace) -> None:
         # No sample uses a beta that it has not recorded, but a NaN would spread through the ones that do.
-        self._record = torch.nan_to_num(pace.record, nan=0.5)
+        record = torch.nan_to_num(pace.record, nan=0.5)
+        # Tensors of their own: a compiled half step would be made anew for each place in a record.
+        self._taken = [column.clone() for column in record.unbind(-1)]
 
     def of_step(self, n: int) -> tuple[Beta, Beta]:
         """See `Betas.of_step`."""
-        return self._record[..., n], self._record[..., n]
+        return self._taken[n], self._taken[n]
 
     def retained(self, num_steps: int) -> float:
         """See `Betas.retained`."""
-        return _geometric_mean([self._record[..., n] for n in range(num_steps)])
+        return _geometric_mean(self._taken[:num_steps])
 
 
 def _geometric_mean(betas: "list[float] | list[torch.Tensor]") -> float:
