@@ -52,15 +52,17 @@ class Graph(NamedTuple):
         pending: list[Node | None] = [*inner]
         while pending:
             node = pending.pop()
-            if node in ends:
+            if node is None:
+                found.append(-1)
+            elif node in ends:
                 met.add(node)
                 found.append(_INPUT)
             elif type(node) is _ACCUMULATES:
                 leaf: torch.Tensor = node.variable  # pyright: ignore[reportAttributeAccessIssue]
                 leaves[id(leaf)] = leaf
                 found.append(_INPUT)
-            elif node is None or node in numbers:
-                found.append(-1 if node is None else numbers[node])
+            elif node in numbers:
+                found.append(numbers[node])
             else:
                 numbers[node] = len(numbers)
                 if node._sequence_nr() < since:  # pyright: ignore[reportPrivateUsage]
