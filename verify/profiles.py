@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from verify.checks._where import BETAS
+from verify.methods import METHODS
 from verify.problems import get_problem, problem_names
 from verify.result import NotMeasured
 from verify.studies.registry import STUDIES
-from verify.tasks import EnvelopeTask, GridTask, ProblemTask, SelftestTask, StudyTask, Task
+from verify.tasks import EnvelopeTask, GridTask, MethodTask, ProblemTask, SelftestTask, StudyTask, Task
 
 
 PAPER = ((0.5, 4), (0.8, 2), (0.8, 8))
@@ -57,6 +58,7 @@ class Profile:
                 for problem in self.problems
                 for beta in self.betas(problem)
             ),
+            *(MethodTask(method, device) for device in devices for method in METHODS),
             *(task(device) for device in devices for task in (GridTask, EnvelopeTask)),
             *(StudyTask(study.name, self.name) for study in STUDIES),
             SelftestTask(),
