@@ -344,7 +344,7 @@ def own_saved_tensors() -> AbstractContextManager[Any]:
 
 
 # Hooks cost a call for every tensor that is saved, so they are set only against others where torch can say so.
-_hooks_on_saved_tensors = getattr(getattr(torch._C, "_autograd", None), "_top_saved_tensors_default_hooks", None)
+_hooks_on_saved_tensors = getattr(getattr(torch._C, "_autograd", None), "_top_saved_tensors_default_hooks", None)  # pyright: ignore[reportPrivateUsage]
 
 
 def _detached(tensor: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -23,7 +23,7 @@ def fill_parametrisation_cache(function: Any) -> None:
 
     Made in an evaluation of f, they would belong to its graph, and to that of every later one.
     """
-    if not parametrize._cache_enabled:
+    if not parametrize._cache_enabled:  # pyright: ignore[reportPrivateUsage]
         return
     for module in Reach.of(function).modules:
         for layer in module.modules():
@@ -39,7 +39,7 @@ def release_remade_weights(function: Any) -> None:
     """
     for module in Reach.of(function).modules:
         for layer in module.modules():
-            for hook in layer._forward_pre_hooks.values():
+            for hook in layer._forward_pre_hooks.values():  # pyright: ignore[reportPrivateUsage]
                 if isinstance(hook, SpectralNorm | WeightNorm):
                     setattr(layer, hook.name, getattr(layer, hook.name).detach())
 

@@ -220,7 +220,7 @@ def reached_leaves(
         leaf = _leaf(node)
         if leaf is None:
             # A node made before the evaluation began belongs to a tensor that f took from outside.
-            if node._sequence_nr() < since:
+            if node._sequence_nr() < since:  # pyright: ignore[reportPrivateUsage]
                 raise GradientError(
                     f"function reads a tensor that {node.name()} made outside and that could not be seen to enter an "
                     "operation (inside a compiled or scripted function, for example), so its gradient would be lost; "
@@ -274,7 +274,7 @@ def refuse_unlisted(
 
 def made_since(tensor: torch.Tensor, since: int) -> bool:
     """Return whether an operation recorded in this thread since `sequence_number()` was `since` made the tensor."""
-    return tensor.grad_fn is not None and tensor.grad_fn._sequence_nr() > since
+    return tensor.grad_fn is not None and tensor.grad_fn._sequence_nr() > since  # pyright: ignore[reportPrivateUsage]
 
 
 def sequence_number() -> int:
@@ -282,7 +282,7 @@ def sequence_number() -> int:
     with torch.enable_grad():
         node = torch.zeros((), requires_grad=True).view(()).grad_fn
     assert node is not None
-    return node._sequence_nr()
+    return node._sequence_nr()  # pyright: ignore[reportPrivateUsage]
 
 
 def _nodes(values: Sequence[torch.Tensor], ends: "set[Node]") -> "Iterator[Node]":
