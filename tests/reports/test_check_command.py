@@ -25,6 +25,20 @@ def fixed():
 
 def nothing():
     return None
+
+def leaving():
+    raise SystemExit(0)
+
+def leaving_later():
+    calls = []
+
+    def f(z, x):
+        calls.append(1)
+        if len(calls) > 20:
+            raise SystemExit(0)
+        return 0.5 * torch.tanh(z) + x
+
+    return f, torch.zeros(2, 3), torch.ones(2, 3)
 """
 
 
@@ -59,6 +73,9 @@ def test_what_could_not_be_checked_has_status_2(run):
     done = run("checked_module:fixed", "--only", "contracting")
     assert done.exit_code == 2
     assert done.stdout.splitlines()[-1] == "not checked: 1"
+    left = run("checked_module:leaving_later")
+    assert left.exit_code == 2
+    assert "f raised SystemExit" in left.stdout
 
 
 @pytest.mark.parametrize(
@@ -66,6 +83,7 @@ def test_what_could_not_be_checked_has_status_2(run):
     [
         (["checked_module:nothing"], "must give the triple"),
         (["checked_module:missing"], "has no missing"),
+        (["checked_module:leaving"], "sys.exit(0)"),
         (["no_such_module:f"], "there is no module"),
         (["checked_module:good", "--beta", "1"], "must be in (0, 2)"),
         (["checked_module:good", "--only", "all"], "there is no claim 'all'"),

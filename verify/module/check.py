@@ -83,7 +83,7 @@ def check_module(
 def _findings(source: Source, settings: Settings, chosen: list[str]) -> Iterator[Finding]:
     try:
         specimen = Specimen(source, settings)
-    except Exception as error:  # noqa: BLE001  (whatever f raises is the finding)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever f raises is the finding)
         yield Finding(
             claim="returns",
             outcome=Outcome.FALLS_SHORT,
@@ -99,7 +99,7 @@ def _findings(source: Source, settings: Settings, chosen: list[str]) -> Iterator
             continue
         try:
             found = list(CLAIMS[name](specimen))
-        except Exception as error:  # noqa: BLE001  (f may raise at other states than z0, and says what)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (f may raise at other states, and says what)
             advice = "make f work at every state that the iteration visits, or leave this claim out"
             found = [_not_checked(name, f"f raised {first_line(error)}", advice)]
         yield from found
