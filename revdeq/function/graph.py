@@ -90,7 +90,7 @@ def sequence_number() -> int:
 
 
 class _Kind(NamedTuple):
-    """What is known of a type of node: its name, its attributes with numbers, whether Python made it, whether to look."""
+    """What is known of a type of node: name, attributes with numbers, whether Python made it, whether to look."""
 
     name: str
     numbers: tuple[str, ...]
