@@ -8,6 +8,7 @@ import importlib.resources
 
 MODULES = (
     "numbers",
+    "rows",
     "code",
     "runner",
     "machine",

@@ -9,7 +9,7 @@ from flint import arb, arb_mat
 from numpy.typing import NDArray
 
 from verify.certificate.fixed_point import Enclosure, jacobian_of
-from verify.certificate.kernel.fixed_points import norm_bound, spectral_bound, stretch, stretch_at
+from verify.certificate.kernel.fixed_points import NORM_BITS, norm_bound, spectral_bound, stretch, stretch_at
 from verify.certificate.kernel.numbers import Failed
 from verify.certificate.linear_algebra import exact_matrix, float_matrix, spectral_vectors
 from verify.certificate.state_map import StateMap, all_finite, box, first_clause
@@ -74,9 +74,10 @@ class Contraction:
         otherwise: why there is no bound over the neighbourhood, a clause.
         lower, upper: rigorous bounds of ||df/dz||_2 at the fixed point, of the sample where it is greatest.
         vectors: with which they are proved, by samples.
-        eigenvectors: approximate eigenvectors of df/dz, by samples.
+        eigenvectors: approximate eigenvectors of df/dz, by samples, where `spectral_radius` is proved with them.
         radius: of the neighbourhood.
-        spectral_radius: upper bound of the greatest |eigenvalue| of df/dz at the fixed point.
+        spectral_radius: upper bound of the greatest |eigenvalue| of df/dz at the fixed point, where f is no contraction
+            there; else infinite, for nothing is said of it.
         eigenvalues: float64 eigenvalues of df/dz at the fixed point, all samples (not rigorous).
     """
 
@@ -105,15 +106,17 @@ def contraction(function: StateMap, enclosure: Enclosure) -> Contraction:
         function: f in balls.
         enclosure: its fixed point.
     """
-    with flint_precision(function.bits):
+    with flint_precision(NORM_BITS):
         vectors, upper = _bound(enclosure.blocks)
         lower, spectral = arb(0), arb(0)
         for block, (_, right) in zip(enclosure.blocks, vectors, strict=True):
             lower = lower.max(stretch(block, [arb(x) for x in right[:, 0].tolist()]).lower())
         pairs = [spectral_vectors(block) for block in enclosure.blocks]
-        for block, (_, x) in zip(enclosure.blocks, pairs, strict=True):
+        eigenvectors = [pair[1] for pair in pairs] if lower >= 1 else []
+        for block, x in zip(enclosure.blocks, eigenvectors, strict=False):
             parts = x.real.ravel().tolist(), x.imag.ravel().tolist()
             spectral = spectral.max(spectral_bound(block, *parts))
+        spectral = spectral if eigenvectors else arb("inf")
     values = np.concatenate([pair[0] for pair in pairs]) if pairs else np.zeros(0, dtype=np.complex128)
     size = max(1.0, max((abs(float(ball)) for ball in enclosure.center), default=0.0))
     near, nearby, expansion, otherwise = None, None, None, "1 does not separate them"
@@ -125,7 +128,6 @@ def contraction(function: StateMap, enclosure: Enclosure) -> Contraction:
             nearby = next(filter(None, smaller), None)
             if decided and expansion is None:
                 near, nearby = nearby, None
-    eigenvectors = [pair[1] for pair in pairs]
     radius = NEIGHBOURHOOD * size
     return Contraction(
         near, nearby, expansion, otherwise, radius, lower, upper, vectors, eigenvectors, spectral, values
@@ -151,7 +153,7 @@ def _over(function: StateMap, enclosure: Enclosure, radius: float) -> tuple[Boun
         run = function.run("f", box(enclosure.center, arb(radius)))
     except Undecided as undecided:
         return None, False, f"within {radius:.1e} of it a comparison in f is not decided ({first_clause(undecided)})"
-    with flint_precision(function.bits):
+    with flint_precision(NORM_BITS):
         try:
             blocks = jacobian_of(function, run, len(enclosure.blocks))
         except Failed as failed:
