@@ -22,12 +22,15 @@ CLOSE = 2.0**-40
 """|f(z) - z| relative to |z| from which the certificate's own refinement takes over."""
 
 
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
 class Quick(Extended):
     """Longdouble with the error function of float64, which is near enough for a search."""
 
     def erf(self, x: Array) -> Array:
         """The error function."""
-        return np.vectorize(math.erf, otypes=[np.longdouble])(x)
+        return np.asarray(_erf(x)).astype(np.longdouble)
 
 
 class FloatMap:
