@@ -47,12 +47,15 @@ class Enclosure:
     blocks: list[arb_mat]
 
 
-def enclose_fixed_point(function: StateMap, start: NDArray[np.float64]) -> tuple[Enclosure | None, str]:
+def enclose_fixed_point(
+    function: StateMap, start: NDArray[np.float64], samples: int | None = None
+) -> tuple[Enclosure | None, str]:
     """Refine an approximate fixed point and prove one nearby, by the kernel's `fixed_point`.
 
     Args:
         function: f in balls.
         start: approximate fixed point, float64, flat.
+        samples: blocks into which the state is parted; None for as many as do not act on each other.
 
     Returns:
         The enclosure, or None, and why there is none.
@@ -65,7 +68,7 @@ def enclose_fixed_point(function: StateMap, start: NDArray[np.float64]) -> tuple
     except Undecided as undecided:
         return None, f"the Jacobian at the approximate fixed point is undecided ({first_clause(undecided)})"
     with flint_precision(function.bits):
-        samples = independent(lambda c: function.machine.reverse(run, c), function.size, batch_of(function))
+        samples = samples or independent(lambda c: function.machine.reverse(run, c), function.size, batch_of(function))
     with flint_precision(NORM_BITS):
         rough = jacobian_of(function, run, samples)
     if not all(all_finite(block.entries()) for block in rough):
