@@ -165,27 +165,29 @@ def wants_gradient(f: Function) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in (*f.z0, *f.arg_tensors, *f.captured))
 
 
-class _NoSecondDerivative(torch.autograd.Function):
-    """The identity on gradients that were computed without a graph; differentiating them raises."""
+class _NoDerivative(torch.autograd.Function):
+    """The identity on tensors that were computed without a graph; differentiating them raises."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, count: int, *tensors: torch.Tensor) -> Leaves:
+    def forward(ctx: torch.autograd.function.FunctionCtx, order: str, count: int, *tensors: torch.Tensor) -> Leaves:
+        ctx.order = order  # pyright: ignore[reportAttributeAccessIssue]
         return tuple(t.view_as(t) for t in tensors[:count])
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *grads: torch.Tensor) -> torch.Tensor:
         raise GradientError(
-            "second derivatives were asked of an adjoint that has only first ones; use UnrolledAdjoint to "
+            f"{ctx.order} derivatives were asked of an adjoint that has none; use UnrolledAdjoint to "  # pyright: ignore[reportAttributeAccessIssue]
             "differentiate the gradient."
         )
 
 
-def refuse_second_derivative(
-    grads: tuple[torch.Tensor | None, ...], sources: tuple[torch.Tensor | None, ...]
+def refuse_derivative(
+    order: str, grads: tuple[torch.Tensor | None, ...], sources: Sequence[torch.Tensor | None]
 ) -> tuple[torch.Tensor | None, ...]:
     """Return the gradients so that differentiating them raises, where the caller records a graph of the backward pass.
 
     Args:
+        order: of the derivative that would be, "second" or "third".
         grads: gradients computed without a graph; None for those not needed.
         sources: the tensors on which they depend.
     """
@@ -193,7 +195,7 @@ def refuse_second_derivative(
         return grads
     present = [g for g in grads if g is not None]
     anchors = [t for t in sources if t is not None and t.requires_grad]
-    guarded = iter(_NoSecondDerivative.apply(len(present), *present, *anchors) if present else ())
+    guarded = iter(_NoDerivative.apply(order, len(present), *present, *anchors) if present else ())
     return tuple(None if g is None else next(guarded) for g in grads)
 
 

@@ -21,12 +21,12 @@ from revdeq.adjoint.base import (
     iterate_without_graph,
     refuse_dependence,
     refuse_forward_mode,
-    refuse_second_derivative,
     wants_gradient,
 )
 from revdeq.adjoint.plain import Plain
-from revdeq.adjoint.pullback import AuxCotangents, Pullback
+from revdeq.adjoint.pullback import Pullback, in_order_of_sources
 from revdeq.adjoint.record import Kept, Record, Way
+from revdeq.adjoint.second_order import Trajectory, differentiable
 from revdeq.adjoint.segments import Segments, fixed_segments, planned_segments
 from revdeq.adjoint.stored import Stored
 from revdeq.adjoint.taped import Taped
@@ -161,6 +161,14 @@ class _Plan:
     on_health: Callable[[Health], None] | None
     health: Health
 
+    def trajectory(self) -> Trajectory:
+        """Return the steps that samples with a gradient took."""
+        broken = broken_samples(self.outcome)
+        if not bool(broken.any()):
+            return Trajectory(self.f, self.solver, self.masks, self.save_at, None, not isinstance(self.record, Plain))
+        masks = [~broken if mask is None else mask & ~broken for mask in self.masks]
+        return Trajectory(self.f, self.solver, masks, self.save_at, broken, True)
+
 
 class _Saved(NamedTuple):
     outputs: Leaves
@@ -192,8 +200,10 @@ class _Reversal(torch.autograd.Function):
             if plan.on_health is not None:
                 plan.on_health(plan.health)
             start = tuple(g.to(leaf.dtype) for g, leaf in zip(to_start, z0, strict=True))
-        ordered = _in_order_of_sources(start, to_inputs, plan.f, needed)
-        return (None, None, *refuse_second_derivative(ordered, (*cotangents, *z0, *args, *captured)))
+        grads = in_order_of_sources(start, to_inputs, plan.f, needed)
+        if torch.is_grad_enabled():
+            grads = differentiable(grads, plan.trajectory(), cotangents, (*z0, *args, *captured))
+        return (None, None, *grads)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -218,16 +228,10 @@ def _gradients(
     exclude = bool(broken.any())
     if exclude:
         refuse_dependence(broken, cotangents[: 2 * len(z0)])
-    dtypes = [plan.solver.arithmetic.dtype(leaf) for leaf in z0]
-    count = len(z0)
-    first_aux = (2 + len(plan.save_at)) * count
-    y, z, *saved = (_widened(cotangents[i : i + count], z0, dtypes) for i in range(0, first_aux, count))
-    only = None if plan.f.extras.has_aux == "sum" else 2 * len(plan.masks) - 1
-    aux = AuxCotangents(tuple(cotangents[first_aux:]), only)
-    pullback = Pullback(plan.solver, replay, y, z, aux, dict(zip(plan.save_at, saved, strict=True)))
+    pullback = Pullback.of_results(plan.f, plan.solver, replay, z0, plan.save_at, len(plan.masks), cotangents)
     with replay.active(), torch.no_grad():
         if exclude:
-            _go_back_without(broken, plan, pullback, replay, z0)
+            _go_back_without(plan, pullback, replay, z0)
         else:
             way = Way(pullback, replay, plan.solver, z0, plan.masks, plan.health)
             plan.record.go_back(kept, way)
@@ -242,26 +246,15 @@ def _gradients(
     return grads
 
 
-def _go_back_without(broken: torch.Tensor, plan: _Plan, pullback: Pullback, replay: Replay, z0: Leaves) -> None:
+def _go_back_without(plan: _Plan, pullback: Pullback, replay: Replay, z0: Leaves) -> None:
     """Go back through the steps that the samples take where those that are not finite stay at their start."""
-    masks = [~broken if mask is None else mask & ~broken for mask in plan.masks]
+    masks = plan.trajectory().masks
     way = Way(pullback, replay, plan.solver, z0, masks, plan.health)
     steps = range(len(masks))
     seen, _ = way.repeated(plan.solver.init(z0), steps, masks)
     for _ in way.back_through(steps, seen):
         pass
     plan.health.verified = False
-
-
-def _in_order_of_sources(
-    start: Leaves, inputs: PartialLeaves, f: Function, needed: Sequence[bool]
-) -> tuple[torch.Tensor | None, ...]:
-    """Return the gradients in the order of the node's inputs: z0, tensors of args, captured; None where not needed."""
-    remaining = iter(inputs)
-    args = [next(remaining) if required else None for required in f.args_require]
-    wanted = needed[len(start) + len(args) :]
-    captured = [next(remaining) if w else None for w in wanted]
-    return tuple(g if need else None for g, need in zip((*start, *args, *captured), needed, strict=True))
 
 
 def _split(tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> list[Leaves]:
@@ -271,11 +264,3 @@ def _split(tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> list[Leave
         groups.append(tuple(tensors[first : first + count]))
         first += count
     return groups
-
-
-def _widened(cotangents: Sequence[torch.Tensor | None], leaves: Leaves, dtypes: Sequence[torch.dtype]) -> Leaves:
-    """Return copies of the cotangents in the dtypes of the states."""
-    return tuple(
-        torch.zeros_like(leaf, dtype=dtype) if c is None else c.to(dtype, copy=True)
-        for c, leaf, dtype in zip(cotangents, leaves, dtypes, strict=True)
-    )
