@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple, NoReturn
 
 import torch
-from torch._C._functorch import peek_interpreter_stack
+from torch._C import _is_fwd_grad_enabled as is_fwd_grad_enabled  # pyright: ignore[reportPrivateUsage]
+from torch._C._functorch import is_legacy_batchedtensor, peek_interpreter_stack
+from torch.autograd import forward_ad
 
 from revdeq._errors import GradientError
 from revdeq._iterate import Outcome, Watch, iterate
@@ -125,6 +127,16 @@ def refuse_forward_mode() -> NoReturn:
     )
 
 
+def transformed() -> bool:
+    """Return whether a transform of torch.func, or forward-mode AD, follows what is computed now."""
+    return bool(peek_interpreter_stack()) or (in_forward_mode() and is_fwd_grad_enabled())
+
+
+def in_forward_mode() -> bool:
+    """Return whether tensors may have tangents now."""
+    return forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]
+
+
 def refuse_transforms() -> None:
     """Raise where an adjoint that cannot run inside torch.func transforms was called in one.
 
@@ -135,6 +147,24 @@ def refuse_transforms() -> None:
         raise GradientError(
             "this adjoint was called inside a torch.func transform (grad, vmap, jvp ...), which cannot run its "
             "backward pass; use UnrolledAdjoint there."
+        )
+
+
+def refuse_batched(what: str, cotangents: Sequence[torch.Tensor | None]) -> None:
+    """Raise where a backward pass that reads values is run for many cotangents at once.
+
+    Args:
+        what: they are of, in words.
+        cotangents: None for zero.
+
+    Raises:
+        GradientError: they are a batch, or a transform follows them.
+    """
+    if peek_interpreter_stack() or any(c is not None and is_legacy_batchedtensor(c) for c in cotangents):
+        raise GradientError(
+            f"cotangents of {what} came in a batch (is_grads_batched=True, vectorize=True, or a torch.func transform "
+            "round torch.autograd.grad), and the solve was outside of it; take torch.func.jacrev, torch.func.hessian, "
+            "or vmap of torch.func.vjp, with the solve inside, or a loop over the cotangents."
         )
 
 

@@ -19,8 +19,9 @@ from revdeq.adjoint.base import (
     evaluations_in_steps,
     final_leaves,
     iterate_without_graph,
+    refuse_batched,
     refuse_dependence,
-    refuse_forward_mode,
+    transformed,
     wants_gradient,
 )
 from revdeq.adjoint.plain import Plain
@@ -30,6 +31,7 @@ from revdeq.adjoint.second_order import Trajectory, differentiable
 from revdeq.adjoint.segments import Segments, fixed_segments, planned_segments
 from revdeq.adjoint.stored import Stored
 from revdeq.adjoint.taped import Taped
+from revdeq.adjoint.transforms import run_transformed
 from revdeq.function import Function, Replay
 from revdeq.function.linearisation import PartialLeaves
 from revdeq.solver.base import Iteration
@@ -52,6 +54,9 @@ class ReversibleAdjoint(Adjoint):
     A function that returns other values in the backward pass than in the forward pass has no such gradient:
     `GradientError` is raised. Where its inputs were stored, values that differ within rounding, as those of kernels
     that sum in another order every time, are accepted, and `Health.replay_error` says by how much they differ.
+
+    The gradient has a derivative of its own, see NOTE [Second derivatives] in `revdeq.adjoint.second_order`; the solve
+    may stand inside transforms of torch.func and forward-mode AD, see NOTE [Transforms] in `revdeq.adjoint.transforms`.
 
     Samples whose result is NONFINITE (possible with `throw=False`) have no gradient. If the loss does not depend on
     them (their cotangents are exactly zero) the others get theirs; else `GradientError` is raised.
@@ -102,6 +107,8 @@ class ReversibleAdjoint(Adjoint):
                 f"ReversibleAdjoint cannot differentiate {solver!r}, whose steps have no inverse; use it with "
                 "Reversible, or use UnrolledAdjoint or ImplicitAdjoint."
             )
+        if transformed():
+            return run_transformed(self, f, solver, stopping)
         if not torch.is_grad_enabled():
             outcome = iterate_without_graph(f, solver, stopping, of=f)
             y1, z1 = (final_leaves(solver.half_steps.values(s), outcome, f) for s in (outcome.state.y, outcome.state.z))
@@ -190,6 +197,7 @@ class _Reversal(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        refuse_batched("a solve", cotangents)
         # Reading the saved tensors raises if one of them was changed in place since the forward pass.
         kept, _, z0, args, captured = _split(ctx.saved_tensors, ctx.counts)
         needed = ctx.needs_input_grad[2:]
@@ -204,10 +212,6 @@ class _Reversal(torch.autograd.Function):
         if torch.is_grad_enabled():
             grads = differentiable(grads, plan.trajectory(), cotangents, (*z0, *args, *captured))
         return (None, None, *grads)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        refuse_forward_mode()
 
 
 def _gradients(

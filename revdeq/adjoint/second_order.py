@@ -41,7 +41,7 @@ from revdeq._fingerprint import sketch
 from revdeq._iterate import repeat, where_active
 from revdeq._residual import per_sample
 from revdeq._tree import Leaves, flatten, unflatten
-from revdeq.adjoint.base import not_repeated, refuse_derivative
+from revdeq.adjoint.base import not_repeated, refuse_batched, refuse_derivative
 from revdeq.adjoint.pullback import AuxCotangents, Pullback, in_order_of_sources, widened
 from revdeq.arithmetic.floating import half_step, scaled
 from revdeq.function import Function, Replay
@@ -88,6 +88,17 @@ def differentiable(
     return tuple(dict(zip(needed, found, strict=True)).get(i) for i in range(len(grads)))
 
 
+def tangents(trajectory: Trajectory, sources: Leaves, directions: PartialLeaves) -> PartialLeaves:
+    """Return the derivative in a direction of what the solve returned, None for zero.
+
+    Args:
+        trajectory: the steps.
+        sources: z0, the tensors of args, and the captured ones.
+        directions: one for each of them; None for zero.
+    """
+    return _Way(trajectory, sources, directions).tangents()
+
+
 class _Gradient(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -102,6 +113,7 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *directions: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        refuse_batched("the gradient of a solve", directions)
         saved = ctx.saved_tensors[: ctx.given]
         cotangents, sources = saved[: ctx.count], saved[ctx.count :]
         trajectory: Trajectory = ctx.trajectory
@@ -231,7 +243,7 @@ class _Way:
     def tangents(self) -> PartialLeaves:
         """Return the derivative in the directions of what the solve returned; None for zero."""
         with self._active():
-            return self._there()[0]
+            return self._there(return_too=False)[0]
 
     def there_and_back(self, cotangents: PartialLeaves, needed: Sequence[int], before: torch.Tensor) -> PartialLeaves:
         """Return the derivative of <first gradients, directions> in the cotangents and the sources; None for zero.
@@ -250,7 +262,7 @@ class _Way:
         zeros = (tuple(torch.zeros_like(p) for p in leaves) for leaves in (first.y, first.z))
         second = Pullback(solver, self._replay, next(zeros), next(zeros), AuxCotangents(), {})
         with self._active():
-            results, segments, points = self._there()
+            results, segments, points = self._there(return_too=True)
             while segments:
                 self._back(segments.pop().steps, points, first, second)
                 points = self._through(segments[-1], keep=True)[1].points if segments else []
@@ -267,17 +279,22 @@ class _Way:
         with self._replay.active(), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
             yield
 
-    def _there(self) -> tuple[PartialLeaves, list[_Segment], list[_Point]]:
-        """Take all steps; return the tangents of the results, where segments start, and the points of the last one."""
+    def _there(self, *, return_too: bool) -> tuple[PartialLeaves, list[_Segment], list[_Point]]:
+        """Take all steps; return the tangents of the results, where segments start, and the points of the last one.
+
+        Args:
+            return_too: whether the way back follows; else nothing is kept for it.
+        """
         num_steps = len(self._trajectory.masks)
-        starts = [*range(0, max(1, num_steps), max(1, round(math.sqrt(num_steps)))), num_steps]
+        length = max(1, round(math.sqrt(num_steps)) if return_too else num_steps)
+        starts = [*range(0, max(1, num_steps), length), num_steps]
         at = _Segment(range(0), self._trajectory.solver.init(self._z0), self._start, self._start, ())
         segments: list[_Segment] = []
         saved: dict[int, Leaves] = {}
         points: list[_Point] = []
         for begin, end in pairwise(starts):
             segments.append(at._replace(steps=range(begin, end)))
-            state, passed = self._through(segments[-1], keep=end == num_steps)
+            state, passed = self._through(segments[-1], keep=return_too and end == num_steps)
             at = _Segment(range(0), state, passed.y, passed.z, passed.aux)
             saved |= passed.saved
             points = passed.points
