@@ -71,9 +71,9 @@ class CompiledFunction(Function):
                 "function updates running statistics and compile is True; put its normalisation layers in eval mode, "
                 "or give compile=False."
             )
-        self._local = tuple(t.detach().requires_grad_(t.requires_grad) for t in self.arg_tensors)
+        self._alias_args()
         self._taken: set[Callable[..., Any]] = set()
-        self._map = self.map_of(self.with_arg_tensors(self._local))
+        self._map = self.map_of(self.with_arg_tensors(self._aliases))
 
     def __call__(self, z: Leaves) -> Leaves:
         """Evaluate f once in the forward pass."""
@@ -157,7 +157,7 @@ class CompiledFunction(Function):
 
     def _list(self, read: Sequence[torch.Tensor], states: Leaves) -> None:
         """Sort what the graph reads into captured tensors and constants."""
-        known = {id(t) for t in (*states, *self._local)}
+        known = {id(t) for t in (*states, *self._aliases)}
         outside = list({id(t): t for t in read if id(t) not in known}.values())
         trainable = [t for t in outside if t.requires_grad]
         for t in trainable:
@@ -170,7 +170,7 @@ class CompiledFunction(Function):
         if isinstance(self.function, torch.nn.Module):
             # A later evaluation may read the other parameters: a module decides that by its data.
             trainable += [t for t in self.function.parameters() if t.requires_grad and id(t) not in ids]
-        self.read = self.captured = tuple(trainable)
+        self.sources.take(trainable)
         self.constants = tuple(t for t in outside if not t.requires_grad and not t.is_inference())
 
 

@@ -2,8 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, NoReturn
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple, NoReturn, TypeAlias
 
 import torch
 from torch._C import _is_fwd_grad_enabled as is_fwd_grad_enabled  # pyright: ignore[reportPrivateUsage]
@@ -16,7 +16,7 @@ from revdeq._narrowing import narrow
 from revdeq._residual import Stopping, masked, per_sample
 from revdeq._solution import Health, Result
 from revdeq._tree import Leaves
-from revdeq.function import Function
+from revdeq.function import Function, Replay
 from revdeq.solver.base import Evaluate, Iteration
 
 
@@ -38,6 +38,10 @@ class Attached(NamedTuple):
     health: Health | None
     aux: Leaves = ()
     saved: tuple[Leaves, ...] = ()
+
+
+OnHealth: TypeAlias = Callable[[Health], object]
+"""Is called with the `Health` in every backward pass, for loggers."""
 
 
 class Adjoint(ABC):
@@ -65,6 +69,38 @@ class Adjoint(ABC):
         Raises:
             TypeError: this adjoint cannot differentiate this solver; the sentence names one that can.
         """
+
+
+def validated_on_health(on_health: object) -> OnHealth | None:
+    """Return the callback.
+
+    Raises:
+        TypeError: it is neither callable nor None.
+    """
+    if on_health is not None and not callable(on_health):
+        raise TypeError(f"on_health is a {type(on_health).__name__}; it must be callable as on_health(health).")
+    return on_health
+
+
+def reporting(outputs: Leaves, on_health: OnHealth | None) -> Health | None:
+    """Return the health of a gradient that autograd takes by itself: it counts passes, and reports each as it begins.
+
+    Args:
+        outputs: what the solve returns.
+        on_health: whom to tell; None for nobody, and no health.
+    """
+    trained = [leaf for leaf in outputs if leaf.requires_grad]
+    if on_health is None:
+        return None
+    health = Health()
+
+    def report(_: torch.Tensor) -> None:
+        health.begin_pass()
+        on_health(health)
+
+    if trained:
+        torch.autograd.graph.register_multi_grad_hook(trained, report, mode="any")
+    return health
 
 
 def final_leaves(leaves: Leaves, outcome: Outcome, f: Function) -> Leaves:
@@ -192,7 +228,7 @@ def iterate_without_graph(
 
 def wants_gradient(f: Function) -> bool:
     """Whether anything that f depends on requires grad, and grad mode is on."""
-    return torch.is_grad_enabled() and any(t.requires_grad for t in (*f.z0, *f.arg_tensors, *f.captured))
+    return torch.is_grad_enabled() and any(t.requires_grad for t in (*f.z0, *f.y0, *f.arg_tensors, *f.captured))
 
 
 class _NoDerivative(torch.autograd.Function):
@@ -229,12 +265,18 @@ def refuse_derivative(
     return tuple(None if g is None else next(guarded) for g in grads)
 
 
-def not_repeated(where: str) -> GradientError:
+def not_repeated(where: str, replay: Replay | None = None) -> GradientError:
     """Return the refusal of a function that changed between the passes.
 
     Args:
         where: at which evaluation that was seen, in words.
+        replay: what evaluated it, if a replay did.
+
+    Raises:
+        GradientError: instead, where it is known what changed.
     """
+    if replay is not None:
+        replay.refuse_unlisted()
     return GradientError(
         f"function does not repeat: evaluated again in the backward pass it returned other values ({where}), so it is "
         "not one map, or something that it reads has changed since the forward pass (an attribute of a module, "

@@ -39,7 +39,7 @@ from revdeq.solver.reversible import ReversibleIteration
 def lifted_solve(
     adjoint: Adjoint, f: Function, solver: ReversibleIteration, stopping: Stopping
 ) -> "tuple[Lifted, list[torch.Tensor]]":
-    """Return a solve as a function of z0, the tensors of args, and the captured tensors, which are returned too.
+    """Return a solve as a function of z0, y0 if there is one, the tensors of args and captured ones; return those too.
 
     Args:
         adjoint: the reversible one.
@@ -50,7 +50,8 @@ def lifted_solve(
     captured = _captured(f)
     num_results = (2 + len(stopping.save_at)) * len(f.z0) + len(f.extras.now)
     function = _plain(f, captured, _ModulesAsNow(f.function))
-    return Lifted(function, adjoint, solver, stopping, f.extras, f.surroundings, len(f.z0), num_results), captured
+    counts = (len(f.z0), len(f.z0) + len(f.y0), num_results)
+    return Lifted(function, adjoint, solver, stopping, f.extras, f.surroundings, *counts), captured
 
 
 def _captured(f: Function) -> list[torch.Tensor]:
@@ -184,6 +185,7 @@ class Lifted:
         extras: what f takes and makes besides.
         surroundings: what the forward pass found.
         count: number of leaves of z, the first operands.
+        num_starts: number of leaves of z0 and y0, if there is one, the first operands.
         num_results: number of differentiable results.
         lead: number of mapped dimensions in front of those of f.
     """
@@ -195,6 +197,7 @@ class Lifted:
     extras: Extras
     surroundings: Surroundings
     count: int
+    num_starts: int
     num_results: int
     lead: int = 0
 
@@ -202,7 +205,9 @@ class Lifted:
         """Return the function of a plain solve."""
         extras = Extras(self.extras.has_aux, self.extras.with_step, self.solver.evaluations_per_step)
         given = tuple(operands)
-        return _Sketched(self.function, given[: self.count], given[self.count :], extras, self.lead)
+        f = _Sketched(self.function, given[: self.count], given[self.num_starts :], extras, self.lead)
+        f.y0 = given[self.count : self.num_starts]
+        return f
 
     def solved(self, operands: Sequence[torch.Tensor]) -> tuple[Leaves, Outcome, _Sketched]:
         """Run a plain solve, in the grad mode that holds, and return its results, how it ended, and its function.
@@ -211,7 +216,7 @@ class Lifted:
             GradientError: f reads a trainable tensor that is no operand.
         """
         f = self.plain(operands)
-        found = self.adjoint.run(f, self.solver, self.stopping)
+        found = self.adjoint.run(f, self.solver.starting(f.y0), self.stopping)
         f.finish()
         self.refuse_captured(f)
         assert found.y1 is not None
@@ -252,7 +257,7 @@ class Lifted:
                 f"{what} under vmap, where each sample would have to be solved by itself; give a number of steps, a "
                 "number or schedule for beta, and floating arithmetic, or use UnrolledAdjoint."
             )
-        inside, dims = self.function, tuple(0 if b else None for b in batched[self.count :])
+        inside, dims = self.function, tuple(0 if b else None for b in batched[self.num_starts :])
 
         def function(z: Leaves, given: Leaves, *step: int) -> Any:
             in_dims = (0, dims, *(None for _ in step))
@@ -284,7 +289,7 @@ class Lifted:
         """
         f = self.plain(operands)
         masks = Masks()
-        outcome = iterate_without_graph(f, self.solver, self.stopping, of=f, watch=masks)
+        outcome = iterate_without_graph(f, self.solver.starting(f.y0), self.stopping, of=f, watch=masks)
         self.refuse_captured(f)
         self.compare(f, before)
         broken = broken_samples(outcome)

@@ -47,11 +47,13 @@ class Mark(NamedTuple):
         y: cotangent of y.
         z: cotangent of z.
         totals: sums of the gradients.
+        noted: what the replay had noted.
     """
 
     y: Leaves
     z: Leaves
     totals: Totals
+    noted: tuple[int, int]
 
 
 class AuxCotangents(NamedTuple):
@@ -126,11 +128,13 @@ class Pullback:
 
     def mark(self) -> Mark:
         """Return where the pullback stands; what follows does not change it."""
-        return Mark(tuple(p.clone() for p in self.y), tuple(p.clone() for p in self.z), self.totals.copy())
+        y, z = (tuple(p.clone() for p in leaves) for leaves in (self.y, self.z))
+        return Mark(y, z, self.totals.copy(), self.replay.mark())
 
     def return_to(self, mark: Mark) -> None:
         """Forget what was done since the mark, which is used up."""
-        self.y, self.z, self.totals = mark
+        self.y, self.z, self.totals, noted = mark
+        self.replay.return_to(noted)
 
     def through(self, k: int, at: Leaves, active: torch.Tensor | None) -> Leaves:
         """Go back through half step k, whose states need not be rebuilt.
@@ -218,11 +222,15 @@ class Pullback:
         """Return the relaxation parameter of half step k."""
         return self.solver.betas.of_step(k // 2)[k % 2]
 
-    def start(self) -> Leaves:
-        """Return the gradient of z0, from which both states start, in the state dtype."""
-        if 0 in self._saved:
-            self.z = tuple(p + c for p, c in zip(self.z, self._saved[0], strict=True))
-        return tuple(u + v for u, v in zip(self.y, self.z, strict=True))
+    def start(self) -> tuple[Leaves, Leaves]:
+        """Return the gradients of y_0 and of z_0, in the state dtype."""
+        saved = self._saved.get(0)
+        return self.y, self.z if saved is None else tuple(p + c for p, c in zip(self.z, saved, strict=True))
+
+    def to_start(self, *, together: bool) -> Leaves:
+        """Return the gradients of z_0, then of y_0, in the state dtype; their sum if the states start `together`."""
+        to_y0, to_z0 = self.start()
+        return tuple(u + v for u, v in zip(to_y0, to_z0, strict=True)) if together else (*to_z0, *to_y0)
 
     def inputs(self) -> PartialLeaves:
         """Return the gradients of `Replay.inputs`."""
@@ -252,10 +260,10 @@ class Pullback:
 def in_order_of_sources(
     start: Leaves, inputs: PartialLeaves, f: Function, needed: Sequence[bool]
 ) -> tuple[torch.Tensor | None, ...]:
-    """Return the gradients in the order of the node's inputs: z0, tensors of args, captured; None where not needed.
+    """Return the gradients in the order of the node's inputs: start, tensors of args, captured; None where not needed.
 
     Args:
-        start: those of z0.
+        start: those of z0, and of y0 where it is another one.
         inputs: those of `Replay.inputs`.
         f: the function.
         needed: for each of the node's inputs whether its gradient is.

@@ -1,6 +1,6 @@
 """The exact gradient of the N-step map, obtained by going back through the half steps at what f saw there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,6 +15,7 @@ from revdeq.adjoint.anchored import Anchored
 from revdeq.adjoint.base import (
     Adjoint,
     Attached,
+    OnHealth,
     broken_samples,
     evaluations_in_steps,
     final_leaves,
@@ -22,6 +23,7 @@ from revdeq.adjoint.base import (
     refuse_batched,
     refuse_dependence,
     transformed,
+    validated_on_health,
     wants_gradient,
 )
 from revdeq.adjoint.plain import Plain
@@ -85,17 +87,15 @@ class ReversibleAdjoint(Adjoint):
         *,
         segment: int | None = None,
         verify: bool = True,
-        on_health: Callable[[Health], None] | None = None,
+        on_health: OnHealth | None = None,
     ) -> None:
         self.segment = None if segment is None else validated_count("segment", segment, example=4)
         if not isinstance(verify, bool):
             raise TypeError(f"verify is {verify!r}; it must be True or False.")
         if segment is not None and not verify:
             raise ValueError(f"segment is {segment} and verify is False, which stores no states; give one of the two.")
-        if on_health is not None and not callable(on_health):
-            raise TypeError(f"on_health is a {type(on_health).__name__}; it must be callable as on_health(health).")
         self.verify = verify
-        self.on_health = on_health
+        self.on_health = validated_on_health(on_health)
 
     def __repr__(self) -> str:
         return f"ReversibleAdjoint(segment={self.segment}, verify={self.verify})"
@@ -130,7 +130,7 @@ class ReversibleAdjoint(Adjoint):
             states = (*y1, *z1, *(leaf.clone() for leaves in saved for leaf in leaves))
             plan = _Plan(f, solver, outcome, record, masks, stopping.save_at, self.on_health, health)
             kept = _Saved((*states, *aux), record.kept(end, len(masks)), f.constants)
-            final = _Reversal.apply(plan, kept, *f.z0, *f.arg_tensors, *f.captured)
+            final = _Reversal.apply(plan, kept, *f.z0, *f.y0, *f.arg_tensors, *f.captured)
             y1, z1, *saved = (final[i : i + len(y1)] for i in range(0, len(states), len(y1)))
             aux = final[len(states) :]
         return Attached(z1, y1, outcome, health, aux, tuple(saved))
@@ -138,12 +138,10 @@ class ReversibleAdjoint(Adjoint):
     def _record(self, f: Function, solver: ReversibleIteration, stopping: Stopping) -> Record:
         if solver.repeats:
             return Taped(f)
-        # On a device the kernel of an operation may depend on whether a graph is built.
-        as_replayed = f.z0[0].device.type == "cuda" and not solver.compiled
         if not self.verify:
-            return Plain(f, as_replayed=as_replayed)
+            return Plain(f)
         segments = self._segments(f, solver, stopping)
-        return Stored(f, as_replayed=as_replayed) if segments.stored else Anchored(f, segments, as_replayed=as_replayed)
+        return Stored(f) if segments.stored else Anchored(f, segments)
 
     def _segments(self, f: Function, solver: ReversibleIteration, stopping: Stopping) -> Segments:
         if self.segment is not None:
@@ -165,7 +163,7 @@ class _Plan:
     record: Record
     masks: list[torch.Tensor | None]
     save_at: tuple[int, ...]
-    on_health: Callable[[Health], None] | None
+    on_health: OnHealth | None
     health: Health
 
     def trajectory(self) -> Trajectory:
@@ -189,7 +187,7 @@ class _Reversal(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.plan = plan
         kept, ctx.structure = flatten(saved.kept)
-        groups = (kept, saved.constants, plan.f.z0, plan.f.arg_tensors, plan.f.captured)
+        groups = (kept, saved.constants, plan.f.z0, plan.f.y0, plan.f.arg_tensors, plan.f.captured)
         ctx.counts = [len(group) for group in groups]
         ctx.save_for_backward(*kept, *saved.constants, *sources)
         plan.health.stored_bytes = sum(t.numel() * t.element_size() for t in kept if isinstance(t, torch.Tensor))
@@ -199,18 +197,18 @@ class _Reversal(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         refuse_batched("a solve", cotangents)
         # Reading the saved tensors raises if one of them was changed in place since the forward pass.
-        kept, _, z0, args, captured = _split(ctx.saved_tensors, ctx.counts)
+        kept, _, z0, y0, args, captured = _split(ctx.saved_tensors, ctx.counts)
         needed = ctx.needs_input_grad[2:]
         plan: _Plan = ctx.plan
-        replay = plan.f.replay(args, needed[len(z0) + len(args) :])
+        replay = plan.f.replay(args, needed[len(z0) + len(y0) + len(args) :])
         with torch.no_grad():
-            to_start, to_inputs = _gradients(plan, replay, unflatten(kept, ctx.structure), z0, cotangents)
+            to_start, to_inputs = _gradients(plan, replay, unflatten(kept, ctx.structure), z0, y0, cotangents)
             if plan.on_health is not None:
                 plan.on_health(plan.health)
-            start = tuple(g.to(leaf.dtype) for g, leaf in zip(to_start, z0, strict=True))
+            start = tuple(g.to(leaf.dtype) for g, leaf in zip(to_start, (*z0, *y0), strict=True))
         grads = in_order_of_sources(start, to_inputs, plan.f, needed)
         if torch.is_grad_enabled():
-            grads = differentiable(grads, plan.trajectory(), cotangents, (*z0, *args, *captured))
+            grads = differentiable(grads, plan.trajectory(), cotangents, (*z0, *y0, *args, *captured))
         return (None, None, *grads)
 
 
@@ -219,9 +217,10 @@ def _gradients(
     replay: Replay,
     kept: Kept,
     z0: Leaves,
+    y0: Leaves,
     cotangents: Sequence[torch.Tensor | None],
 ) -> tuple[Leaves, PartialLeaves]:
-    """Return the gradients of z0 and of `Replay.inputs`."""
+    """Return the gradients of z0 and y0, one after the other, and of `Replay.inputs`."""
     if plan.f.capturing:
         raise GradientError(
             "a CUDA graph is being captured, and the reversible backward pass reads whether it went right, which a "
@@ -234,14 +233,14 @@ def _gradients(
         refuse_dependence(broken, cotangents[: 2 * len(z0)])
     pullback = Pullback.of_results(plan.f, plan.solver, replay, z0, plan.save_at, len(plan.masks), cotangents)
     with replay.active(), torch.no_grad():
+        way = Way(pullback, replay, plan.solver.starting(y0), z0, y0, plan.masks, plan.health)
         if exclude:
-            _go_back_without(plan, pullback, replay, z0)
+            _go_back_without(way._replace(masks=plan.trajectory().masks))
         else:
-            way = Way(pullback, replay, plan.solver, z0, plan.masks, plan.health)
             plan.record.go_back(kept, way)
-    grads = (pullback.start(), pullback.inputs())
+    grads = (pullback.to_start(together=not y0), pullback.inputs())
     if plan.masks:
-        plan.f.refuse_unreached(replay)
+        replay.refuse_other_derivative()
     if exclude and not all(bool(torch.isfinite(g).all()) for g in (*grads[0], *grads[1]) if g is not None):
         raise GradientError(
             "the function is not finite in a sample even at its start, which makes the gradient of what the "
@@ -250,15 +249,14 @@ def _gradients(
     return grads
 
 
-def _go_back_without(plan: _Plan, pullback: Pullback, replay: Replay, z0: Leaves) -> None:
+def _go_back_without(way: Way) -> None:
     """Go back through the steps that the samples take where those that are not finite stay at their start."""
-    masks = plan.trajectory().masks
-    way = Way(pullback, replay, plan.solver, z0, masks, plan.health)
-    steps = range(len(masks))
-    seen, _ = way.repeated(plan.solver.init(z0), steps, masks)
+    steps, noted = range(len(way.masks)), way.replay.mark()
+    seen, _ = way.repeated(way.solver.init(way.z0), steps, way.masks)
     for _ in way.back_through(steps, seen):
         pass
-    plan.health.verified = False
+    way.replay.return_to(noted)  # f may have taken another branch where those samples were others
+    way.health.verified = False
 
 
 def _split(tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> list[Leaves]:

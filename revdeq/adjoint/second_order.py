@@ -78,7 +78,7 @@ def differentiable(
         grads: the gradients of `sources`, computed without one; None for those not needed.
         trajectory: the steps.
         cotangents: of what the solve returned; None for zero.
-        sources: z0, the tensors of args, and the captured ones.
+        sources: z0, y0 where it is another one, the tensors of args, and the captured ones.
     """
     needed = [i for i, g in enumerate(grads) if g is not None]
     if not needed:
@@ -93,7 +93,7 @@ def tangents(trajectory: Trajectory, sources: Leaves, directions: PartialLeaves)
 
     Args:
         trajectory: the steps.
-        sources: z0, the tensors of args, and the captured ones.
+        sources: z0, y0 where it is another one, the tensors of args, and the captured ones.
         directions: one for each of them; None for zero.
     """
     return _Way(trajectory, sources, directions).tangents()
@@ -224,20 +224,24 @@ class _Way:
 
     Args:
         trajectory: the steps.
-        sources: z0, the tensors of args, and the captured ones.
+        sources: z0, y0 where it is another one, the tensors of args, and the captured ones.
         directions: one for each of the sources; None for zero.
     """
 
     def __init__(self, trajectory: Trajectory, sources: Leaves, directions: PartialLeaves) -> None:
-        f, solver = trajectory.f, trajectory.solver.uncompiled()
+        f, count = trajectory.f, len(trajectory.f.z0)
+        start = count + len(f.y0)
+        given = start + len(f.args_require)
+        self._sources, self._z0, self._y0 = sources, sources[:count], sources[count:start]
+        solver = trajectory.solver.uncompiled().starting(self._y0)
         self._trajectory = trajectory._replace(solver=solver)
-        count, given = len(f.z0), len(f.z0) + len(f.args_require)
-        self._sources, self._z0, self._all_needed = sources, sources[:count], [True] * len(sources)
-        self._replay = Replay(f, sources[count:given], self._all_needed[given:])
-        of_args = [d for d, required in zip(directions[count:given], f.args_require, strict=True) if required]
+        self._all_needed = [True] * len(sources)
+        self._replay = Replay(f, sources[start:given], self._all_needed[given:])
+        of_args = [d for d, required in zip(directions[start:given], f.args_require, strict=True) if required]
         self._along: PartialLeaves = (*of_args, *directions[given:])
         dtypes = [solver.arithmetic.dtype(leaf) for leaf in self._z0]
-        self._start = widened(directions[:count], self._z0, dtypes)
+        self._of_z0 = widened(directions[:count], self._z0, dtypes)
+        self._of_y0 = widened(directions[count:start], self._y0, dtypes) if self._y0 else self._of_z0
         self._allowed = repeatability(self._replay.roundoff)
 
     def tangents(self) -> PartialLeaves:
@@ -288,7 +292,7 @@ class _Way:
         num_steps = len(self._trajectory.masks)
         length = max(1, round(math.sqrt(num_steps)) if return_too else num_steps)
         starts = [*range(0, max(1, num_steps), length), num_steps]
-        at = _Segment(range(0), self._trajectory.solver.init(self._z0), self._start, self._start, ())
+        at = _Segment(range(0), self._trajectory.solver.init(self._z0), self._of_y0, self._of_z0, ())
         segments: list[_Segment] = []
         saved: dict[int, Leaves] = {}
         points: list[_Point] = []
@@ -337,7 +341,8 @@ class _Way:
 
     def _of_sources(self, pullback: Pullback) -> PartialLeaves:
         """Return the gradients that a pullback leaves, in the order of the sources."""
-        start = tuple(g.to(leaf.dtype) for g, leaf in zip(pullback.start(), self._z0, strict=True))
+        starts, found = (*self._z0, *self._y0), pullback.to_start(together=not self._y0)
+        start = tuple(g.to(leaf.dtype) for g, leaf in zip(found, starts, strict=True))
         return in_order_of_sources(start, pullback.inputs(), self._trajectory.f, self._all_needed)
 
 

@@ -1,7 +1,7 @@
 """The reversible solve inside transforms of torch.func and forward-mode AD, as functions that these can transform.
 
 NOTE [Transforms]
-A solve is made a function of tensors alone, its operands: z0, the tensors of args, and what f captures (see
+A solve is made a function of tensors alone, its operands: z0, y0, the tensors of args, and what f captures (see
 `revdeq.adjoint.lifted`). Four such functions, none of which keeps a state, are all:
 
     results   = solve(operands)                              the forward pass, without a record
@@ -46,7 +46,7 @@ def run_transformed(adjoint: Adjoint, f: Function, solver: ReversibleIteration, 
     """
     lifted, captured = lifted_solve(adjoint, f, solver, stopping)
     count, num_states, num_results = lifted.count, (2 + len(stopping.save_at)) * lifted.count, lifted.num_results
-    found = _Solve.apply(lifted, *f.z0, *f.arg_tensors, *captured)
+    found = _Solve.apply(lifted, *f.z0, *f.y0, *f.arg_tensors, *captured)
     y1, z1, *saved = (tuple(found[i : i + count]) for i in range(0, num_states, count))
     _, num_steps, results, *more = found[num_results:]
     residual = more.pop(0) if stopping.by_tolerance else None
@@ -93,7 +93,7 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[Leaves, Any]:
         lifted, *operands = given
-        batched, expanded = _first(operands, in_dims[1:], info.batch_size, range(lifted.count))
+        batched, expanded = _first(operands, in_dims[1:], info.batch_size, range(lifted.num_starts))
         found = _Solve.apply(lifted.mapped(batched, info.randomness), *expanded)[: lifted.num_results + 1]
         told = torch.func.vmap(lifted.status)(found)
         return (*found, *told), 0
@@ -155,7 +155,7 @@ class _Gradient(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[Leaves, Any]:
         lifted, wrt, *tensors = given
         first = lifted.num_results + 1
-        whole = {*range(first + lifted.count), *(first + i for i in wrt)}
+        whole = {*range(first + lifted.num_starts), *(first + i for i in wrt)}
         batched, expanded = _first(tensors, in_dims[2:], info.batch_size, whole)
         return _Gradient.apply(lifted.mapped(batched[first:], info.randomness), wrt, *expanded), 0
 
@@ -195,7 +195,7 @@ class _Tangent(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[Leaves, Any]:
         lifted, along, *tensors = given
         first = len(along) + 1
-        whole = {*range(first + lifted.count), *(first + i for i in along)}
+        whole = {*range(first + lifted.num_starts), *(first + i for i in along)}
         batched, expanded = _first(tensors, in_dims[2:], info.batch_size, whole)
         return _Tangent.apply(lifted.mapped(batched[first:], info.randomness), along, *expanded), 0
 
@@ -239,7 +239,7 @@ class _Second(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[Leaves, Any]:
         lifted, along, wrt, *tensors = given
         first = len(along) + lifted.num_results + 1
-        whole = {*range(first + lifted.count), *(first + i for i in (*along, *wrt))}
+        whole = {*range(first + lifted.num_starts), *(first + i for i in (*along, *wrt))}
         batched, expanded = _first(tensors, in_dims[3:], info.batch_size, whole)
         return _Second.apply(lifted.mapped(batched[first:], info.randomness), along, wrt, *expanded), 0
 

@@ -5,7 +5,6 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 
-from revdeq._errors import GradientError
 from revdeq._tree import Leaves
 
 
@@ -93,15 +92,14 @@ class Linearisation:
         z: leaves of the state.
         values: leaves of f(z), then those of its auxiliary output.
         inputs: `Replay.inputs`.
-        watched: trainable tensors that f must not read.
         count: number of leaves of f(z).
 
     Attributes:
         value: leaves of f(z), detached.
     """
 
-    def __init__(self, z: Leaves, values: Leaves, inputs: Leaves, watched: Leaves, count: int) -> None:
-        self._z, self._inputs, self._watched = z, inputs, watched
+    def __init__(self, z: Leaves, values: Leaves, inputs: Leaves, count: int) -> None:
+        self._z, self._inputs = z, inputs
         self._value, self._aux = values[:count], values[count:]
         self.value: Leaves = tuple(v.detach() for v in self._value)
 
@@ -114,24 +112,13 @@ class Linearisation:
 
         Returns:
             The cotangent of z in the dtypes of f, and the gradients of `Replay.inputs`; None stands for an exact zero.
-
-        Raises:
-            GradientError: f read a trainable tensor here that its first evaluation did not read.
         """
-        first, last = len(self._z), len(self._z) + len(self._inputs)
         values, cotangents = (
             (*self._value, *self._aux),
             (*self._rounded(cotangent), *(to_aux or (None,) * len(self._aux))),
         )
-        grads = vjp(values, cotangents, (*self._z, *self._inputs, *self._watched))
-        for tensor, grad in zip(self._watched, grads[last:], strict=True):
-            if grad is not None:
-                raise GradientError(
-                    f"function read a trainable tensor of shape {tuple(tensor.shape)} that it did not read in its "
-                    "first evaluation, so its gradient would be lost; pass it in args, or give the module that holds "
-                    "it as the function itself."
-                )
-        return grads[:first], grads[first:last]
+        grads = vjp(values, cotangents, (*self._z, *self._inputs))
+        return grads[: len(self._z)], grads[len(self._z) :]
 
     def pull_back_aux(self, to_aux: PartialLeaves) -> tuple[PartialLeaves, PartialLeaves]:
         """Return the products of cotangents of the auxiliary output, as `pull_back` does, and free the graph."""

@@ -41,6 +41,8 @@ def solved(adjoint: Any, z0: Tensor, weight: Tensor, shift: Tensor, function: An
 
     given = collecting if "has_aux" in how else of_the_step if "with_step" in how else cell
     settings: dict[str, Any] = {"solver": Reversible(0.8), "max_steps": 5, "throw": False, **how}
+    if settings.pop("continued", False):
+        settings["y0"] = z0 * shift
     return solve(function or given, z0, shift, adjoint=adjoint, **settings)
 
 
@@ -104,6 +106,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "aux of all": {"has_aux": "sum"},
     "steps": {"with_step": True},
     "one sample": {"batch_dims": 0},
+    "from two states": {"continued": True},
 }
 
 
