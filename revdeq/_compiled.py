@@ -25,6 +25,7 @@ from revdeq._errors import GradientError
 from revdeq._half_step import PulledBack
 from revdeq._residual import per_sample, sample_shape
 from revdeq._tree import Leaves, Structure, Tree, flatten, unflatten
+from revdeq.adjoint.base import transformed
 from revdeq.arithmetic.floating import scaled
 from revdeq.function import Function, Replay
 from revdeq.function.border import BatchDims
@@ -43,6 +44,7 @@ class CompiledFunction(Function):
 
     Raises:
         RuntimeError: this release of torch cannot compile a VJP.
+        GradientError: a torch.func transform or forward-mode AD is active.
         TypeError, ValueError: as for `Function`, or f updates running statistics.
     """
 
@@ -56,6 +58,11 @@ class CompiledFunction(Function):
         extras: Extras | None = None,
     ) -> None:
         _refuse_old_torch()
+        if transformed():
+            raise GradientError(
+                "compile is True inside a torch.func transform or forward-mode AD, which cannot follow compiled half "
+                "steps; give compile=False there."
+            )
         super().__init__(function, z0, args, batch_dims=batch_dims, extras=extras)
         if self.extras.has_aux or self.extras.with_step:
             raise ValueError("compile is True, which has_aux and with_step do not go with; give compile=False.")

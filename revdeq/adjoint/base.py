@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, NoReturn, TypeAlias
 
 import torch
-from torch._C._functorch import peek_interpreter_stack
+from torch._C import _is_fwd_grad_enabled as is_fwd_grad_enabled  # pyright: ignore[reportPrivateUsage]
+from torch._C._functorch import is_legacy_batchedtensor, peek_interpreter_stack
+from torch.autograd import forward_ad
 
 from revdeq._errors import GradientError
 from revdeq._iterate import Outcome, Watch, iterate
@@ -161,6 +163,16 @@ def refuse_forward_mode() -> NoReturn:
     )
 
 
+def transformed() -> bool:
+    """Return whether a transform of torch.func, or forward-mode AD, follows what is computed now."""
+    return bool(peek_interpreter_stack()) or (in_forward_mode() and is_fwd_grad_enabled())
+
+
+def in_forward_mode() -> bool:
+    """Return whether tensors may have tangents now."""
+    return forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]
+
+
 def refuse_transforms() -> None:
     """Raise where an adjoint that cannot run inside torch.func transforms was called in one.
 
@@ -171,6 +183,24 @@ def refuse_transforms() -> None:
         raise GradientError(
             "this adjoint was called inside a torch.func transform (grad, vmap, jvp ...), which cannot run its "
             "backward pass; use UnrolledAdjoint there."
+        )
+
+
+def refuse_batched(what: str, cotangents: Sequence[torch.Tensor | None]) -> None:
+    """Raise where a backward pass that reads values is run for many cotangents at once.
+
+    Args:
+        what: they are of, in words.
+        cotangents: None for zero.
+
+    Raises:
+        GradientError: they are a batch, or a transform follows them.
+    """
+    if peek_interpreter_stack() or any(c is not None and is_legacy_batchedtensor(c) for c in cotangents):
+        raise GradientError(
+            f"cotangents of {what} came in a batch (is_grads_batched=True, vectorize=True, or a torch.func transform "
+            "round torch.autograd.grad), and the solve was outside of it; take torch.func.jacrev, torch.func.hessian, "
+            "or vmap of torch.func.vjp, with the solve inside, or a loop over the cotangents."
         )
 
 
@@ -201,27 +231,29 @@ def wants_gradient(f: Function) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in (*f.z0, *f.y0, *f.arg_tensors, *f.captured))
 
 
-class _NoSecondDerivative(torch.autograd.Function):
-    """The identity on gradients that were computed without a graph; differentiating them raises."""
+class _NoDerivative(torch.autograd.Function):
+    """The identity on tensors that were computed without a graph; differentiating them raises."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, count: int, *tensors: torch.Tensor) -> Leaves:
+    def forward(ctx: torch.autograd.function.FunctionCtx, order: str, count: int, *tensors: torch.Tensor) -> Leaves:
+        ctx.order = order  # pyright: ignore[reportAttributeAccessIssue]
         return tuple(t.view_as(t) for t in tensors[:count])
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *grads: torch.Tensor) -> torch.Tensor:
         raise GradientError(
-            "second derivatives were asked of an adjoint that has only first ones; use UnrolledAdjoint to "
+            f"{ctx.order} derivatives were asked of an adjoint that has none; use UnrolledAdjoint to "  # pyright: ignore[reportAttributeAccessIssue]
             "differentiate the gradient."
         )
 
 
-def refuse_second_derivative(
-    grads: tuple[torch.Tensor | None, ...], sources: tuple[torch.Tensor | None, ...]
+def refuse_derivative(
+    order: str, grads: tuple[torch.Tensor | None, ...], sources: Sequence[torch.Tensor | None]
 ) -> tuple[torch.Tensor | None, ...]:
     """Return the gradients so that differentiating them raises, where the caller records a graph of the backward pass.
 
     Args:
+        order: of the derivative that would be, "second" or "third".
         grads: gradients computed without a graph; None for those not needed.
         sources: the tensors on which they depend.
     """
@@ -229,7 +261,7 @@ def refuse_second_derivative(
         return grads
     present = [g for g in grads if g is not None]
     anchors = [t for t in sources if t is not None and t.requires_grad]
-    guarded = iter(_NoSecondDerivative.apply(len(present), *present, *anchors) if present else ())
+    guarded = iter(_NoDerivative.apply(order, len(present), *present, *anchors) if present else ())
     return tuple(None if g is None else next(guarded) for g in grads)
 
 

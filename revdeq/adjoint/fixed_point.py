@@ -17,8 +17,8 @@ from revdeq.adjoint.base import (
     iterate_without_graph,
     not_repeated,
     refuse_dependence,
+    refuse_derivative,
     refuse_forward_mode,
-    refuse_second_derivative,
     wants_gradient,
 )
 from revdeq.adjoint.totals import Totals
@@ -149,7 +149,7 @@ class _AtFixedPoint(torch.autograd.Function):
         from_args = [next(remaining) if required else None for required in f.args_require]
         from_captured = [next(remaining) if need else None for need in needed[len(args) :]]
         grads = tuple(g if need else None for g, need in zip((*from_args, *from_captured), needed, strict=True))
-        guarded = refuse_second_derivative(grads, (*cotangents, *args, *captured))
+        guarded = refuse_derivative("second", grads, (*cotangents, *args, *captured))
         return (None, None, *(None,) * count, *guarded)
 
     @staticmethod

@@ -20,18 +20,20 @@ from revdeq.adjoint.base import (
     evaluations_in_steps,
     final_leaves,
     iterate_without_graph,
+    refuse_batched,
     refuse_dependence,
-    refuse_forward_mode,
-    refuse_second_derivative,
+    transformed,
     validated_on_health,
     wants_gradient,
 )
 from revdeq.adjoint.plain import Plain
-from revdeq.adjoint.pullback import AuxCotangents, Pullback
+from revdeq.adjoint.pullback import Pullback, in_order_of_sources
 from revdeq.adjoint.record import Kept, Record, Way
+from revdeq.adjoint.second_order import Trajectory, differentiable
 from revdeq.adjoint.segments import Segments, fixed_segments, planned_segments
 from revdeq.adjoint.stored import Stored
 from revdeq.adjoint.taped import Taped
+from revdeq.adjoint.transforms import run_transformed
 from revdeq.function import Function, Replay
 from revdeq.function.linearisation import PartialLeaves
 from revdeq.solver.base import Iteration
@@ -54,6 +56,9 @@ class ReversibleAdjoint(Adjoint):
     A function that returns other values in the backward pass than in the forward pass has no such gradient:
     `GradientError` is raised. Where its inputs were stored, values that differ within rounding, as those of kernels
     that sum in another order every time, are accepted, and `Health.replay_error` says by how much they differ.
+
+    The gradient has a derivative of its own, see NOTE [Second derivatives] in `revdeq.adjoint.second_order`; the solve
+    may stand inside transforms of torch.func and forward-mode AD, see NOTE [Transforms] in `revdeq.adjoint.transforms`.
 
     Samples whose result is NONFINITE (possible with `throw=False`) have no gradient. If the loss does not depend on
     them (their cotangents are exactly zero) the others get theirs; else `GradientError` is raised.
@@ -102,6 +107,8 @@ class ReversibleAdjoint(Adjoint):
                 f"ReversibleAdjoint cannot differentiate {solver!r}, whose steps have no inverse; use it with "
                 "Reversible, or use UnrolledAdjoint or ImplicitAdjoint."
             )
+        if transformed():
+            return run_transformed(self, f, solver, stopping)
         if not torch.is_grad_enabled():
             outcome = iterate_without_graph(f, solver, stopping, of=f)
             y1, z1 = (final_leaves(solver.half_steps.values(s), outcome, f) for s in (outcome.state.y, outcome.state.z))
@@ -159,6 +166,14 @@ class _Plan:
     on_health: OnHealth | None
     health: Health
 
+    def trajectory(self) -> Trajectory:
+        """Return the steps that samples with a gradient took."""
+        broken = broken_samples(self.outcome)
+        if not bool(broken.any()):
+            return Trajectory(self.f, self.solver, self.masks, self.save_at, None, not isinstance(self.record, Plain))
+        masks = [~broken if mask is None else mask & ~broken for mask in self.masks]
+        return Trajectory(self.f, self.solver, masks, self.save_at, broken, True)
+
 
 class _Saved(NamedTuple):
     outputs: Leaves
@@ -180,6 +195,7 @@ class _Reversal(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        refuse_batched("a solve", cotangents)
         # Reading the saved tensors raises if one of them was changed in place since the forward pass.
         kept, _, z0, y0, args, captured = _split(ctx.saved_tensors, ctx.counts)
         needed = ctx.needs_input_grad[2:]
@@ -190,12 +206,10 @@ class _Reversal(torch.autograd.Function):
             if plan.on_health is not None:
                 plan.on_health(plan.health)
             start = tuple(g.to(leaf.dtype) for g, leaf in zip(to_start, (*z0, *y0), strict=True))
-        ordered = _in_order_of_sources(start, to_inputs, plan.f, needed)
-        return (None, None, *refuse_second_derivative(ordered, (*cotangents, *z0, *y0, *args, *captured)))
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        refuse_forward_mode()
+        grads = in_order_of_sources(start, to_inputs, plan.f, needed)
+        if torch.is_grad_enabled():
+            grads = differentiable(grads, plan.trajectory(), cotangents, (*z0, *y0, *args, *captured))
+        return (None, None, *grads)
 
 
 def _gradients(
@@ -217,22 +231,14 @@ def _gradients(
     exclude = bool(broken.any())
     if exclude:
         refuse_dependence(broken, cotangents[: 2 * len(z0)])
-    dtypes = [plan.solver.arithmetic.dtype(leaf) for leaf in z0]
-    count = len(z0)
-    first_aux = (2 + len(plan.save_at)) * count
-    y, z, *saved = (_widened(cotangents[i : i + count], z0, dtypes) for i in range(0, first_aux, count))
-    only = None if plan.f.extras.has_aux == "sum" else 2 * len(plan.masks) - 1
-    aux = AuxCotangents(tuple(cotangents[first_aux:]), only)
-    pullback = Pullback(plan.solver, replay, y, z, aux, dict(zip(plan.save_at, saved, strict=True)))
+    pullback = Pullback.of_results(plan.f, plan.solver, replay, z0, plan.save_at, len(plan.masks), cotangents)
     with replay.active(), torch.no_grad():
         way = Way(pullback, replay, plan.solver.starting(y0), z0, y0, plan.masks, plan.health)
         if exclude:
-            _go_back_without(broken, way)
+            _go_back_without(way._replace(masks=plan.trajectory().masks))
         else:
             plan.record.go_back(kept, way)
-    to_y0, to_z0 = pullback.start()
-    to_start = (*to_z0, *to_y0) if y0 else tuple(u + v for u, v in zip(to_y0, to_z0, strict=True))
-    grads = (to_start, pullback.inputs())
+    grads = (pullback.to_start(together=not y0), pullback.inputs())
     if plan.masks:
         replay.refuse_other_derivative()
     if exclude and not all(bool(torch.isfinite(g).all()) for g in (*grads[0], *grads[1]) if g is not None):
@@ -243,26 +249,14 @@ def _gradients(
     return grads
 
 
-def _go_back_without(broken: torch.Tensor, way: Way) -> None:
+def _go_back_without(way: Way) -> None:
     """Go back through the steps that the samples take where those that are not finite stay at their start."""
-    masks = [~broken if mask is None else mask & ~broken for mask in way.masks]
-    way, steps, noted = way._replace(masks=masks), range(len(masks)), way.replay.mark()
-    seen, _ = way.repeated(way.solver.init(way.z0), steps, masks)
+    steps, noted = range(len(way.masks)), way.replay.mark()
+    seen, _ = way.repeated(way.solver.init(way.z0), steps, way.masks)
     for _ in way.back_through(steps, seen):
         pass
     way.replay.return_to(noted)  # f may have taken another branch where those samples were others
     way.health.verified = False
-
-
-def _in_order_of_sources(
-    start: Leaves, inputs: PartialLeaves, f: Function, needed: Sequence[bool]
-) -> tuple[torch.Tensor | None, ...]:
-    """Return the gradients in the order of the node's inputs: start, tensors of args, captured; None if not needed."""
-    remaining = iter(inputs)
-    args = [next(remaining) if required else None for required in f.args_require]
-    wanted = needed[len(start) + len(args) :]
-    captured = [next(remaining) if w else None for w in wanted]
-    return tuple(g if need else None for g, need in zip((*start, *args, *captured), needed, strict=True))
 
 
 def _split(tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> list[Leaves]:
@@ -272,11 +266,3 @@ def _split(tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> list[Leave
         groups.append(tuple(tensors[first : first + count]))
         first += count
     return groups
-
-
-def _widened(cotangents: Sequence[torch.Tensor | None], leaves: Leaves, dtypes: Sequence[torch.dtype]) -> Leaves:
-    """Return copies of the cotangents in the dtypes of the states."""
-    return tuple(
-        torch.zeros_like(leaf, dtype=dtype) if c is None else c.to(dtype, copy=True)
-        for c, leaf, dtype in zip(cotangents, leaves, dtypes, strict=True)
-    )

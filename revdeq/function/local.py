@@ -55,9 +55,12 @@ def own_saved_tensors() -> AbstractContextManager[Any]:
     """Return a context in which the user's hooks on saved tensors see nothing: the graph made there is not kept."""
     if _hooks_on_saved_tensors is not None and _hooks_on_saved_tensors(True) is None:
         return contextlib.nullcontext()
+    if not _hooks_allowed():
+        return contextlib.nullcontext()  # inside a transform of torch.func there are none
     return torch.autograd.graph.saved_tensors_hooks(_detached_uncompiled, lambda tensor: tensor)
 
 
+_hooks_allowed = torch._C._autograd._saved_tensors_hooks_is_enabled  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
 # Hooks cost a call for every tensor that is saved, so they are set only against others where torch can say so.
 _hooks_on_saved_tensors = getattr(getattr(torch._C, "_autograd", None), "_top_saved_tensors_default_hooks", None)  # pyright: ignore[reportPrivateUsage]
 

@@ -180,6 +180,12 @@ class ReversibleIteration(Iteration):
         """Whether half steps are compiled together with f."""
         return isinstance(self.half_steps, CompiledHalfSteps)
 
+    def uncompiled(self) -> "ReversibleIteration":
+        """Return this iteration with half steps that are not compiled together with f."""
+        if not self.compiled:
+            return self
+        return ReversibleIteration(self.betas, FloatingHalfSteps(self.arithmetic), self.estimated, y0=self._y0)
+
     def recording(self) -> "ReversibleIteration":
         """Return this iteration with states that carry a tape of what undoing them needs."""
         return ReversibleIteration(self.betas, self.half_steps, self.estimated, recording=True, y0=self._y0)
