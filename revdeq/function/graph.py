@@ -65,11 +65,14 @@ class Graph(NamedTuple):
                 found.append(numbers[node])
             else:
                 numbers[node] = len(numbers)
-                if node._sequence_nr() < since:  # pyright: ignore[reportPrivateUsage]
+                if since and node._sequence_nr() < since:  # pyright: ignore[reportPrivateUsage]
                     older = node
-                found.append(type(node).__name__)
-                found.extend(_numbers(node))
-                pending.extend(child for child, _ in node.next_functions)
+                kind = _KINDS.get(type(node)) or _kind(type(node))
+                found.append(kind.name)
+                if kind.holds:
+                    found.extend(_numbers(node, kind))
+                for child, _ in node.next_functions:
+                    pending.append(child)
         return Graph(leaves, older, met, None if _COMPILED in found else hash(tuple(found)))
 
 
@@ -86,19 +89,34 @@ def sequence_number() -> int:
     return node._sequence_nr()  # pyright: ignore[reportPrivateUsage]
 
 
-def _numbers(node: Node) -> Iterator[Any]:
+class _Kind(NamedTuple):
+    """What is known of a type of node: name, attributes with numbers, whether Python made it, whether to look."""
+
+    name: str
+    numbers: tuple[str, ...]
+    custom: bool
+    holds: bool
+
+
+def _kind(node: type) -> _Kind:
+    saved = [name for name in dir(node) if name.startswith("_saved_") and not name.endswith(("sizes", "strides"))]
+    # torch keeps the number by which a tensor is multiplied, divided or interpolated as a tensor without dimensions.
+    scales = node.__name__.startswith(("Mul", "Div", "Lerp"))
+    numbers = tuple(name for name in saved if scales or not hasattr(node, f"_raw{name}"))
+    custom = issubclass(node, torch.autograd.function.FunctionCtx)
+    _KINDS[node] = found = _Kind(node.__name__, numbers, custom, bool(numbers) or custom)
+    return found
+
+
+def _numbers(node: Node, kind: _Kind) -> Iterator[Any]:
     """Yield the numbers that a node holds and may scale gradients by."""
-    kind = type(node)
-    names = _HELD.get(kind)
-    if names is None:
-        names = _HELD[kind] = _names_of_numbers(kind)
-    for name in names:
+    for name in kind.numbers:
         value = getattr(node, name)
         if type(value) is torch.Tensor and value.dim() == 0 and value.dtype in _PYTHON_DTYPES and not value.is_cuda:
             value = _python_number(value)
         if type(value) in _NUMBERS:
             yield value
-    if isinstance(node, torch.autograd.function.FunctionCtx):
+    if kind.custom:
         for name, value in vars(node).items():
             if type(value) in _NUMBERS and not name.startswith("_"):
                 yield name
@@ -113,19 +131,9 @@ def _python_number(tensor: torch.Tensor) -> Any:
         return tensor.item()
 
 
-def _names_of_numbers(kind: type) -> tuple[str, ...]:
-    """Return the attributes of a kind of node that hold numbers.
-
-    torch keeps the number by which a tensor is multiplied, divided or interpolated as a tensor without dimensions.
-    """
-    saved = [name for name in dir(kind) if name.startswith("_saved_") and not name.endswith(("sizes", "strides"))]
-    scales = kind.__name__.startswith(("Mul", "Div", "Lerp"))
-    return tuple(name for name in saved if scales or not hasattr(kind, f"_raw{name}"))
-
-
 # Those in which torch keeps a Python number.
 _PYTHON_DTYPES = frozenset({torch.bool, torch.int64, torch.float64, torch.complex128})
-_HELD: dict[type, tuple[str, ...]] = {}
+_KINDS: dict[type, _Kind] = {}
 _NUMBERS = (bool, int, float, complex, str)
 
 
