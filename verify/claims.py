@@ -19,9 +19,6 @@ EXACT: frozenset[Adjoint] = frozenset(("reversible", "default", "unrolled", "che
 IMPLICIT: frozenset[Adjoint] = frozenset(("implicit", "implicit-gmres"))
 SOLVERS = ("reversible", BITWISE, *METHODS)
 
-CLAIMS = "claims"
-"""Key of the environment block under which the claims of a subject stand that does not claim everything."""
-
 _STAND_INS: tuple[Adjoint, ...] = ("default", "unrolled", "checkpointed", "reversible", "implicit", "implicit-gmres")
 
 T = TypeVar("T", bound=str)

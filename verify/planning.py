@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from verify.checks import CHECKS, CRITERIA, checks_for
 from verify.checks._planned import lost_rows, planned_rows
-from verify.claims import CLAIMS, EVERYTHING, Claims, ClaimsError
+from verify.claims import EVERYTHING, Claims, ClaimsError
 from verify.environment import KEYS, SEED, version
 from verify.judge.faults import shortfalls
 from verify.plan import CurveKey, Plan, PlannedCurve, PlannedFault
 from verify.planted.faults import planned_faults
 from verify.profiles import PROFILES, Profile
-from verify.result import SUBJECT_FILES, FaultRecord, NotMeasured, Results
+from verify.result import CLAIMS, SUBJECT_FILES, FaultRecord, NotMeasured, Results
 from verify.studies.registry import STUDIES, studies_left_out
 from verify.subjects import SUBJECTS
 from verify.trial.bench import subject_options

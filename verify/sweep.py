@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from verify.case import Case
-from verify.claims import CLAIMS, EVERYTHING, Claims
+from verify.claims import EVERYTHING, Claims
 from verify.environment import command_line, cuda_absence, describe
 from verify.planning import absence, has_gradients, unclaimed
 from verify.profiles import profile_named
-from verify.result import FAILED_TASK, SUBJECT_FILES, NotMeasured, Results, ResultsError
+from verify.result import CLAIMS, FAILED_TASK, SUBJECT_FILES, NotMeasured, Results, ResultsError
 from verify.result_file import read_results, write_results
 from verify.run import Limits, TaskError, Workers
 from verify.run.files import unchanged

@@ -12,12 +12,12 @@ import torch
 
 from verify.case import Case
 from verify.checks import CHECKS, CRITERIA
-from verify.claims import ADJOINTS, CLAIMS, EVERYTHING, Claims, ClaimsError, claims_of
+from verify.claims import ADJOINTS, EVERYTHING, Claims, ClaimsError, claims_of
 from verify.gate import judge, judge_row
 from verify.methods import METHODS
 from verify.planning import has_gradients, plan, plan_of
 from verify.profiles import PROFILES
-from verify.result import SUBJECT_FILES
+from verify.result import CLAIMS, SUBJECT_FILES
 from verify.subject import RevdeqSubject, SubjectError, load_subject
 from verify.subjects import SUBJECTS
 from verify.sweep import run

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from verify.claims import CLAIMS, EVERYTHING, Claims, ClaimsError
 from verify.judge.finding import Finding, about_run
 from verify.plan import Plan
-from verify.result import SUBJECT_FILES, Results
+from verify.result import CLAIMS, SUBJECT_FILES, Results
 
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}|unknown")
@@ -171,7 +170,6 @@ def _environment(environment: Mapping[str, Any], plan: Plan) -> Iterator[str]:
             (key in ("dirty", "deterministic") and not isinstance(value, bool))
             or (key in ("threads", "processors") and (type(value) is not int or value < 1))
             or (key == SUBJECT_FILES and not _are_digests(value))
-            or (key == CLAIMS and not _are_claims(value))
             or (key == "tf32" and not _are_switches(value))
             or (key in ("platform", "machine") and not (isinstance(value, str) and value and value.isprintable()))
             or (key not in _OTHER_KINDS and not (isinstance(value, str) and _VERSION.fullmatch(value)))
@@ -203,13 +201,6 @@ def _are_switches(value: object) -> bool:
         return False
     switches = cast("dict[str, object]", value)
     return set(switches) == {"matmul", "cudnn"} and all(isinstance(one, bool) for one in switches.values())
-
-
-def _are_claims(value: object) -> bool:
-    try:
-        return Claims.from_json(value) != EVERYTHING
-    except ClaimsError:
-        return False
 
 
 def _are_digests(value: object) -> bool:
