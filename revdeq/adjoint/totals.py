@@ -1,7 +1,7 @@
 """Sums of gradients over many evaluations of f."""
 
 import torch
-from torch import _foreach_add_ as foreach_add_  # pyright: ignore[reportPrivateImportUsage]
+from torch import _foreach_add_ as foreach_add_  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
 
 from revdeq.function.linearisation import PartialLeaves
 

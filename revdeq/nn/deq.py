@@ -179,19 +179,22 @@ class DEQ(nn.Module):
                 said += f", {key}={getattr(self, key)!r}"
         return f"{said}, with_step=True" if self.with_step else said
 
-    def solve(self, args: Tree, z0: Tree | None = None, *, save_at: Sequence[int] = ()) -> Solution[Any]:
+    def solve(
+        self, args: Tree, z0: Tree | None = None, *, y0: Tree | None = None, save_at: Sequence[int] = ()
+    ) -> Solution[Any]:
         """Return the solution for the input `args`.
 
         Args:
             args: the input x, handed to function.
             z0: start state; None for `function.start(args)` where there is one, else zeros shaped like args.
+            y0: the second state at the start, see `revdeq.solve`; None for z0.
             save_at: steps whose states are wanted too, see `revdeq.solve`.
 
         Raises:
             TypeError: z0 is None, function has no `start` and args is not a tensor.
             SolveError, GradientError: see `revdeq.solve`.
         """
-        return _solved(self, args, z0, save_at)
+        return self._solved(args, z0, y0, save_at)
 
     def forward(self, args: Tree, z0: Tree | None = None) -> Any:
         """Return z1 for the input `args`, or (z1, aux) with has_aux; see `solve`."""
@@ -218,33 +221,32 @@ class DEQ(nn.Module):
             )
         return torch.zeros_like(args)
 
+    def _solve_and_keep(self, args: Tree, z0: Tree | None, y0: Tree | None, save_at: Sequence[int]) -> Solution[Any]:
+        start = self._start(args) if z0 is None else z0
+        solution: Solution[Any] = solve(
+            self.function,
+            start,
+            args,
+            solver=self.solver,
+            adjoint=self.adjoint,
+            max_steps=self.max_steps,
+            rtol=self._relative_tolerance(start),
+            atol=self.atol,
+            throw=self.throw,
+            batch_dims=self.batch_dims,
+            has_aux=self.has_aux,
+            with_step=self.with_step,
+            save_at=save_at,
+            y0=y0,
+        )
+        if solution.health is not None:
+            solution.health.layer = self.name
+        leaving = not peek_interpreter_stack() and not torch.compiler.is_compiling()
+        self.last = solution.detached() if leaving else None
+        return solution
 
-def _solve_and_keep(layer: DEQ, args: Tree, z0: Tree | None, save_at: Sequence[int]) -> Solution[Any]:
-    start = layer._start(args) if z0 is None else z0
-    solution: Solution[Any] = solve(
-        layer.function,
-        start,
-        args,
-        solver=layer.solver,
-        adjoint=layer.adjoint,
-        max_steps=layer.max_steps,
-        rtol=layer._relative_tolerance(start),
-        atol=layer.atol,
-        throw=layer.throw,
-        batch_dims=layer.batch_dims,
-        has_aux=layer.has_aux,
-        with_step=layer.with_step,
-        save_at=save_at,
-    )
-    if solution.health is not None:
-        solution.health.layer = layer.name
-    leaving = not peek_interpreter_stack() and not torch.compiler.is_compiling()
-    layer.last = solution.detached() if leaving else None
-    return solution
-
-
-# Not traced: torch.compile would guard what the layer keeps.
-_solved = cast(Callable[..., Solution[Any]], torch.compiler.disable(_solve_and_keep))
+    # Not traced: torch.compile would guard what the layer keeps.
+    _solved = cast(Callable[..., Solution[Any]], torch.compiler.disable(_solve_and_keep))
 
 
 class MonotoneDEQ(DEQ):
@@ -261,6 +263,7 @@ class MonotoneDEQ(DEQ):
             conditioning of I - W.
         atol: absolute tolerance in the unit of z, or None; both or neither.
         throw: whether a failed solve raises `SolveError`.
+        name: what `Health.layer` says, see `DEQ`.
         device: where the parameters live.
         dtype: their dtype, a real floating one.
 

@@ -90,11 +90,11 @@ def test_every_leaf_of_a_tree_gets_its_gradient_when_compiled() -> None:
 def test_graphs_do_not_depend_on_the_number_of_steps(cell: Cell, x: torch.Tensor) -> None:
     solver, adjoint = Reversible(0.6, compile=True), ReversibleAdjoint(segment=2)
     gradients(cell, x, solver, adjoint)
-    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]  # pyright: ignore[reportPrivateUsage]
     z0 = torch.full((3, 4), 0.25, requires_grad=True)
     solve(cell, z0, x, solver=solver, adjoint=adjoint, max_steps=20).z1.sum().backward()
     assert before > 0
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_graphs_do_not_depend_on_the_number_of_steps(cell: Cell, x: torch.Tensor
     ids=["number", "adaptive", "tolerance"],
 )
 def test_other_numbers_of_samples_are_not_compiled_anew(beta, stopping, batch_dims) -> None:
-    cell, stats = Cell(), torch._dynamo.utils.counters["stats"]
+    cell, stats = Cell(), torch._dynamo.utils.counters["stats"]  # pyright: ignore[reportPrivateUsage]
     counts = []
     for samples in (8, 5, 3, 8):
         x = torch.randn(samples, 4, requires_grad=True)

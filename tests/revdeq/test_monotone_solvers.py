@@ -88,9 +88,9 @@ def test_gradient_through_the_splitting_is_right(solver):
     def run(z0, x, *parameters):
         for name, value in zip(names, parameters, strict=True):
             owner = cell.get_submodule(name.rpartition(".")[0])
-            del owner._parameters[name.rpartition(".")[2]]
+            del owner._parameters[name.rpartition(".")[2]]  # pyright: ignore[reportPrivateUsage]
             setattr(owner, name.rpartition(".")[2], value)
-            owner._parameters[name.rpartition(".")[2]] = value
+            owner._parameters[name.rpartition(".")[2]] = value  # pyright: ignore[reportPrivateUsage]
         return solve(cell, z0, x, solver=solver, adjoint=UnrolledAdjoint(), max_steps=3).z1
 
     parameters = [p.detach().clone().requires_grad_() for p in cell.parameters()]

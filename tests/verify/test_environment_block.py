@@ -52,7 +52,8 @@ def test_commit_is_unknown_where_the_checkout_holds_other_code(tmp_path, monkeyp
 
     monkeypatch.setattr(environment, "_installed_root", elsewhere)
     monkeypatch.chdir(tmp_path)
-    assert environment._commit("digest of something else") == ("unknown", False)
+    found = environment._commit("digest of something else")  # pyright: ignore[reportPrivateUsage]
+    assert found == ("unknown", False)
 
 
 def test_commit_is_unknown_without_git(monkeypatch):

@@ -287,7 +287,7 @@ def _call_once(function: Callable[..., Any], z: Any, args: Any) -> dict[str, tor
 
 def _note_user_line() -> str:
     """Tell torch.fx which line of the user's source the next operations come from, and return it."""
-    frame = sys._getframe(1)
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None and frame.f_code.co_filename.startswith((_HERE, _TORCH, "<")):
         frame = frame.f_back
     if frame is None:
