@@ -33,7 +33,12 @@ def test_example_of_a_set_is_certified(tmp_path: Path, monkeypatch: pytest.Monke
     module: dict[str, Any] = {"__name__": "my_cell"}
     exec(EXAMPLE, module)
     cell, z0, x = module["make"]()
-    names = {"cell": cell, "z0": z0[:1], "image": x[:1], "readout": torch.nn.Linear(8, 3, dtype=torch.float64)}
+    names: dict[str, Any] = {
+        "cell": cell,
+        "z0": z0[:1],
+        "image": x[:1],
+        "readout": torch.nn.Linear(8, 3, dtype=torch.float64),
+    }
     monkeypatch.chdir(tmp_path)
     exec(OF_A_SET, names)
     assert names["found"].findings[0].answer is Answer.CERTIFIED
