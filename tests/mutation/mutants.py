@@ -96,26 +96,22 @@ def covering(tests: list[str]) -> dict[str, dict[int, list[str]]]:
 
     The record of an earlier run in the same folder is taken up, since it takes as long as all tests do.
     """
-    record = Path("../coverage").resolve()
+    record, failed = Path("../coverage").resolve(), Path("../failed.json").resolve()
     if not record.exists():
         settings = Path("../coveragerc").resolve()
         settings.write_text(f"[run]\ndata_file = {record}\nsource =\n    revdeq\n    verify\nrelative_files = true\n")
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            *tests,
-            "--cov",
-            f"--cov-config={settings}",
-            "--cov-context=test",
-        ]
-        subprocess.run([*command, "--cov-report="], check=True)
+        covered = ["--cov", f"--cov-config={settings}", "--cov-context=test", "--cov-report="]
+        subprocess.run([sys.executable, "-m", "pytest", "-q", "-n", "auto", *tests, *covered], check=False)
+        lost = Path(".pytest_cache/v/cache/lastfailed")
+        failed.write_text(lost.read_text() if lost.exists() else "{}")
+    # A test that fails without a mutant, because it is watched or in a copy, kills none.
+    left_out = set(json.loads(failed.read_text()))
+    print(f"{len(left_out)} tests fail without a mutant and are left out: {', '.join(sorted(left_out))}", flush=True)
     data = CoverageData(str(record))
     data.read()
     return {
         name: {
-            line: [context.rpartition("|")[0] for context in contexts]
+            line: [test for test in (context.rpartition("|")[0] for context in contexts) if test not in left_out]
             for line, contexts in data.contexts_by_lineno(name).items()
         }
         for name in data.measured_files()
