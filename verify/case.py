@@ -45,7 +45,7 @@ class Case:
         dtype: dtype in which f is evaluated, a key of `DTYPES`.
         state_dtype: dtype of the states, a key of `DTYPES`.
         device: device type.
-        solver: name of the iteration, "reversible" or `BITWISE`.
+        solver: name of the iteration, "reversible", `BITWISE`, or that of one of `verify.methods`.
     """
 
     problem: str

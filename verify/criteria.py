@@ -46,6 +46,7 @@ class Criterion:
         effective: smallest share of the planned rows that must have power.
         logic: whether two thirds of the planned float64 rows must see a relative fault of 2^-20.
         reference: whether the rows carry a reference's uncertainty, at most 2^-10 of what it judges (A0).
+        shared: whether a problem, a beta and a number of steps have one reference, or every case its own.
         observed: whose cost the rows carry (evaluations, VJPs, bytes, seconds): "args" that of observing their case and
             adjoint, "binding" that of the binding with which their leaf begins; None where they carry none.
         notes: whether a measured row says something in its `reason`.
@@ -61,6 +62,7 @@ class Criterion:
     effective: float = EFFECTIVE_SHARE
     logic: bool = False
     reference: bool = False
+    shared: bool = True
     observed: Literal["args", "binding"] | None = None
     notes: bool = False
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from verify.checks._where import BETAS
-from verify.problems import PROBLEMS, get_problem
+from verify.methods import METHODS
+from verify.problems import get_problem, problem_names
 from verify.result import NotMeasured
 from verify.studies.registry import STUDIES
-from verify.tasks import EnvelopeTask, GridTask, ProblemTask, SelftestTask, StudyTask, Task
+from verify.tasks import EnvelopeTask, GridTask, MethodTask, ProblemTask, SelftestTask, StudyTask, Task
 
 
 PAPER = ((0.5, 4), (0.8, 2), (0.8, 8))
@@ -38,8 +39,8 @@ class Profile:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The names of its problems."""
-        return tuple(name for name in PROBLEMS if self.wide or get_problem(name).scope.quick)
+        """The names of the problems on which it runs the reversible iteration."""
+        return problem_names("full" if self.wide else "quick")
 
     def betas(self, problem: str) -> tuple[float, ...]:
         """The betas at which it measures a problem."""
@@ -57,6 +58,7 @@ class Profile:
                 for problem in self.problems
                 for beta in self.betas(problem)
             ),
+            *(MethodTask(method, device) for device in devices for method in METHODS),
             *(task(device) for device in devices for task in (GridTask, EnvelopeTask)),
             *(StudyTask(study.name, self.name) for study in STUDIES),
             SelftestTask(),
@@ -77,7 +79,7 @@ class Profile:
                 for (dtype, steps), why in scope.correlated.items()
             ]
             return (*outside, *correlated)
-        beyond = [name for name in PROBLEMS if name not in self.problems]
+        beyond = [name for name in problem_names("full") if name not in self.problems]
         return (
             NotMeasured(what=f"problems {', '.join(beyond)}", why="left to the full profile"),
             NotMeasured(

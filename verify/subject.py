@@ -1,4 +1,4 @@
-"""What is verified: anything that solves z = f(z) reversibly and differentiates it, ours or another library's.
+"""What is verified: anything that solves z = f(z) and differentiates it, ours or another library's.
 
 A subject is an object with `name`, `solve` and `reconstruct`. `load_subject("revdeq")` gives this distribution's own,
 `load_subject("package.module:attribute")` another; the attribute is `subject` where none is named.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -17,12 +18,19 @@ import revdeq
 from revdeq._narrowing import narrow
 from revdeq.arithmetic.base import LeafState
 from revdeq.solver.reversible import Coupled, Reversible, ReversibleIteration
+from verify.methods import Betas, anderson, broyden
 from verify.users_module import import_users_module
 
 
-Adjoint = Literal["reversible", "default", "unrolled", "implicit"]
+Adjoint = Literal["reversible", "default", "unrolled", "checkpointed", "implicit", "implicit-gmres", "phantom"]
 ADJOINT_STEPS = 10_000
 """Steps that the adjoint equation may take: the slowest problem of the zoo needs some 2,000."""
+
+CHECKPOINT_STEPS = 3
+"""Steps between the states that a checkpointed adjoint keeps."""
+
+PHANTOM = (4, 0.75)
+"""Number and relaxation parameter of the steps that a phantom gradient differentiates."""
 
 Function = Callable[[Tensor, Any], Tensor]
 
@@ -36,22 +44,42 @@ class Settings:
     """How a subject is asked to solve.
 
     Args:
-        beta: relaxation parameter.
-        num_steps: number of steps N, exactly.
+        beta: relaxation parameter, or the step size of a splitting; of the reversible solver also two numbers a step,
+            those of y and of z, or "auto" or "adaptive" where the subject chooses and says what in `Solved.beta`.
+        num_steps: number of steps N, exactly; with `stop` the greatest.
         adjoint: "reversible" reverses the iteration whatever the health of the gradient, "default" is what a user gets
-            who asks for nothing else, "unrolled" and "implicit" are what they say.
+            who asks for nothing else, "unrolled" and "implicit" are what they say. "checkpointed" keeps the state every
+            `CHECKPOINT_STEPS` steps and takes the others again; "implicit-gmres" solves the adjoint equation by GMRES;
+            "phantom" differentiates `PHANTOM` relaxed steps from z1 as a constant.
         state_dtype: dtype of y and z, z0's or a wider one.
         tolerance: relative tolerance of the implicit adjoint's linear solve.
         arithmetic: "floating", or "bitwise" for states that are undone to the bit at any depth; then state_dtype says
             nothing, and beta is 1 - 1/m or 1 + 1/m.
+        solver: "reversible", or the `Method.solver` of one of `verify.methods`, whose module defines its iterates. To a
+            splitting solver f offers `split(args, step_size)`, see `verify.problems.splitting.SplitFunction`.
+        stop: None for exactly N steps; else each sample ends by itself, after the fewest steps that leave
+            ||f(z) - z|| <= stop ||f(z)|| (2-norms over the sample).
     """
 
-    beta: float
+    beta: float | Betas | Literal["auto", "adaptive"]
     num_steps: int
     adjoint: Adjoint
     state_dtype: torch.dtype
     tolerance: float = 2.0**-40
     arithmetic: Literal["floating", "bitwise"] = "floating"
+    solver: str = "reversible"
+    stop: float | None = None
+
+    @property
+    def number(self) -> float:
+        """Beta where it is one number.
+
+        Raises:
+            TypeError: it is none.
+        """
+        if isinstance(self.beta, str | tuple):
+            raise TypeError(f"beta is {self.beta!r}: one number is needed here.")
+        return self.beta
 
 
 @dataclass(frozen=True)
@@ -60,13 +88,16 @@ class Solved:
 
     Args:
         z1: state z_N, differentiable.
-        y1: coupled state y_N, differentiable.
+        y1: coupled state y_N, differentiable; z1 again where the solver has none.
         num_steps: number of steps that the subject reports, one value, or one per sample.
+        beta: the relaxation parameters that the subject chose, where that was left to it: a number, or a tensor of
+            shape (samples, steps); else None.
     """
 
     z1: Tensor
     y1: Tensor
     num_steps: Tensor
+    beta: float | Tensor | None = None
 
 
 @runtime_checkable
@@ -79,7 +110,7 @@ class Subject(Protocol):
         ...
 
     def solve(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> Solved:
-        """Solve z = f(z, args) by the reversible iteration from z0, differentiable with respect to all that f reads.
+        """Solve z = f(z, args) from z0 as the settings say, differentiable with respect to all that f reads.
 
         Raises:
             Exception: of any kind, where the settings are refused or the function fails.
@@ -103,14 +134,22 @@ class RevdeqSubject:
     def solve(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> Solved:
         """As `Subject.solve`."""
         solution = revdeq.solve(
-            function, z0, args, solver=_solver(settings), adjoint=_adjoint(settings), max_steps=settings.num_steps
+            function,
+            z0,
+            args,
+            solver=_solver(settings),
+            adjoint=_adjoint(settings),
+            max_steps=settings.num_steps,
+            rtol=settings.stop,
+            atol=None if settings.stop is None else 0.0,
         )
-        assert solution.y1 is not None
-        return Solved(solution.z1, solution.y1, solution.num_steps)
+        chosen = None if isinstance(solution.beta, tuple) else solution.beta
+        y1 = solution.z1 if solution.y1 is None else solution.y1
+        return Solved(solution.z1, y1, solution.num_steps, chosen)
 
     def reconstruct(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> list[tuple[Tensor, Tensor]]:
         """As `Subject.reconstruct`: `Reversible.step`, undone by `undo_z` and `undo_y`."""
-        solver = _solver(settings).bound_to(None, settings.num_steps).recording()
+        solver = _reversible(settings).bound_to(None, settings.num_steps).recording()
 
         def evaluate(state: torch.Tensor) -> tuple[torch.Tensor, ...]:
             return (function(narrow(state, z0.dtype), args),)
@@ -160,17 +199,32 @@ def load_subject(name: str) -> Subject:
     return candidate
 
 
-def _adjoint(settings: Settings) -> Any:
-    if settings.adjoint == "reversible":
-        return revdeq.ReversibleAdjoint(verify=False)
-    if settings.adjoint == "default":
-        return revdeq.ReversibleAdjoint()
-    if settings.adjoint == "unrolled":
-        return revdeq.UnrolledAdjoint()
-    return revdeq.ImplicitAdjoint(rtol=settings.tolerance, atol=0.0, max_steps=ADJOINT_STEPS)
+def _adjoint(settings: Settings) -> revdeq.Adjoint:
+    implicit = partial(revdeq.ImplicitAdjoint, rtol=settings.tolerance, atol=0.0, max_steps=ADJOINT_STEPS)
+    makers: dict[Adjoint, Callable[[], revdeq.Adjoint]] = {
+        "reversible": lambda: revdeq.ReversibleAdjoint(verify=False),
+        "default": revdeq.ReversibleAdjoint,
+        "unrolled": revdeq.UnrolledAdjoint,
+        "checkpointed": lambda: revdeq.CheckpointedAdjoint(CHECKPOINT_STEPS),
+        "implicit": implicit,
+        "implicit-gmres": lambda: implicit(solver=revdeq.GMRES()),
+        "phantom": lambda: revdeq.PhantomAdjoint(*PHANTOM),
+    }
+    return makers[settings.adjoint]()
 
 
-def _solver(settings: Settings) -> Reversible:
+def _solver(settings: Settings) -> revdeq.Solver:
+    makers: dict[str, Callable[[float], revdeq.Solver]] = {
+        "relaxed": revdeq.Relaxed,
+        "anderson": lambda beta: revdeq.Anderson(beta, history=anderson.HISTORY, regularisation=anderson.RIDGE),
+        "broyden": lambda beta: revdeq.Broyden(beta, history=broyden.HISTORY),
+        "forward-backward": revdeq.ForwardBackward,
+        "peaceman-rachford": revdeq.PeacemanRachford,
+    }
+    return _reversible(settings) if settings.solver == "reversible" else makers[settings.solver](settings.number)
+
+
+def _reversible(settings: Settings) -> Reversible:
     if settings.arithmetic == "bitwise":
         return Reversible(settings.beta, arithmetic="bitwise")
     return Reversible(settings.beta, state_dtype=settings.state_dtype)

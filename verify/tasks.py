@@ -22,6 +22,7 @@ from verify.run.parts import Part
 from verify.studies.registry import measure_study
 from verify.subject import Subject, load_subject
 from verify.trial import Trial
+from verify.trial.asked import method_cases
 from verify.trial.bench import Bench, subject_options
 from verify.trial.benches import bench_of
 from verify.trial.grid import GRID, GridBench, grid_cases, grid_curves, planned_grid_curves
@@ -121,6 +122,42 @@ class ProblemTask:
         """Whether a linear map converges: states that grow for 32 steps leave every range of integers."""
         eigenvalues = get_problem(self.problem).eigenvalues
         return eigenvalues is None or float(spectral_rate(torch.from_numpy(eigenvalues), self.beta).max()) < 1
+
+
+@dataclass(frozen=True)
+class MethodTask:
+    """One method, wherever it is measured.
+
+    Args:
+        method: its name.
+        device: device type.
+    """
+
+    method: str
+    device: str
+
+    @property
+    def name(self) -> str:
+        """As `Task.name`."""
+        return f"{self.method} {self.device}"
+
+    @property
+    def weight(self) -> int:
+        """As `Task.weight`."""
+        return 0
+
+    def cases(self) -> tuple[Case, ...]:
+        """As `Task.cases`."""
+        return method_cases(self.method, self.device)
+
+    def curves(self) -> Iterator[tuple[CurveKey, PlannedCurve]]:
+        """As `Task.curves`: none."""
+        return iter(())
+
+    def measure(self, subject: str) -> Part:
+        """As `Task.measure`."""
+        trials = _Trials(load_subject(subject), subject_options(subject))
+        return Part(tuple(row for case in self.cases() for row in measure_case(trials(case))))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from verify.planning import absences, plan
 from verify.profiles import Profile
 from verify.result import SUBJECT_FILES, FaultRecord, Results
 from verify.run.parts import Part
-from verify.tasks import EnvelopeTask, GridTask, ProblemTask
+from verify.tasks import EnvelopeTask, GridTask, MethodTask, ProblemTask
 
 
 SUBJECT = "verify.subject:RevdeqSubject"
@@ -55,6 +55,17 @@ class FewReaches(EnvelopeTask):
         return super().cases()[:2]
 
 
+class FewOfMethod(MethodTask):
+    """One case of a method."""
+
+    def cases(self):
+        return super().cases()[:1]
+
+
+METHODS = ("relaxed-tolerance", "reversible-adaptive", "reversible-auto")
+"""Together every check of a method."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SmallProfile(Profile):
     """Every check, and rows with and without power."""
@@ -75,6 +86,7 @@ class SmallProfile(Profile):
         return (
             *(FewCases("kepler", 0.5, device, self.curve_steps, kept=dyadic) for device in devices),
             *(FewCases("affine-general", 0.8, device, (1,), kept=bounded) for device in devices),
+            *(FewOfMethod(method, device) for device in devices for method in METHODS),
             *(task(device) for device in devices for task in (FewRates, FewReaches)),
         )
 

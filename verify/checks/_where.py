@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from verify.case import Case
+from verify.methods import METHODS
 from verify.problems import get_problem
 from verify.trial.grid import GRID
 from verify.trial.reach import ENVELOPE
@@ -19,8 +20,28 @@ FINE = "float64"
 
 
 def of_problem(case: Case) -> bool:
-    """Whether the case is one of a problem, and not of the grid of rates or the envelope."""
-    return case.problem not in (GRID, ENVELOPE)
+    """Whether the case is the reversible iteration on a problem, and not of the grid, the envelope or a method."""
+    return case.problem not in (GRID, ENVELOPE) and case.solver not in METHODS
+
+
+def of_method(case: Case) -> bool:
+    """The cases of methods."""
+    return case.solver in METHODS
+
+
+def fixed_steps(case: Case) -> bool:
+    """The cases of methods that take a fixed number of steps."""
+    return of_method(case) and not METHODS[case.solver].to_tolerance
+
+
+def tolerance(case: Case) -> bool:
+    """The cases of methods that end by a tolerance."""
+    return of_method(case) and METHODS[case.solver].to_tolerance
+
+
+def defined(case: Case) -> bool:
+    """The cases of methods whose states are those of their definition: all but extrapolations up to a tolerance."""
+    return of_method(case) and (METHODS[case.solver].stable or not METHODS[case.solver].to_tolerance)
 
 
 def floating(case: Case) -> bool:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-
-import numpy as np
 
 from verify.case import Case
 from verify.checks._check import Check
-from verify.checks._where import BETAS, FINE, PROBE_STEPS, floating, leaf_shapes
+from verify.checks._where import BETAS, FINE, PROBE_STEPS, floating
 from verify.criteria import RATIO_LIMIT, Criterion
 from verify.plan import Place
 from verify.problems import get_problem
 from verify.reading import RATIO
-from verify.reference import jacobian
 from verify.result import Measurement
 from verify.trial.decay import predicted_rate, steps_to_fall
-from verify.trial.ratio import ratio_row, rms
-from verify.trial.trial import Trial, cost, default_tolerance
+from verify.trial.implicit import implicit_places, implicit_rows
+from verify.trial.trial import Trial
 
 
 STEPS = 400
@@ -42,9 +38,7 @@ def applies(case: Case) -> bool:
 
 def places(case: Case) -> Iterator[Place]:
     """A row per leaf other than z0, on which a fixed point does not depend."""
-    for leaf, shape in leaf_shapes(case).items():
-        if leaf != "z0":
-            yield Place(adjoint="implicit", target="fixed-point", leaf=leaf, shape=shape)
+    return implicit_places(case, "implicit")
 
 
 def check_implicit_gradient(trial: Trial) -> list[Measurement]:
@@ -64,33 +58,8 @@ def check_implicit_gradient(trial: Trial) -> list[Measurement]:
     References:
         Bai, Kolter, Koltun, arXiv 1909.01377, theorem 1; (T0).
     """
-    expected = trial.references.fixed_point(trial.problem)
     steps = max(STEPS, steps_to_fall(predicted_rate(trial), CONVERGED, STEPS))
-    seen = trial.observe("implicit", num_steps=steps)
-    matrix = jacobian(trial.problem, expected.z_star.astype(np.float64), trial.problem.args)
-    amplification = float(np.linalg.norm(np.linalg.inv(np.eye(len(matrix)) - matrix), 2))
-    tolerance = default_tolerance(trial.case)
-    spread = trial.references.implicit_rounding_scale(
-        trial.problem,
-        unit_roundoff_function=trial.case.unit_roundoff,
-        accumulate_roundoff=trial.case.accumulate_roundoff,
-    )
-    return [
-        ratio_row(
-            trial,
-            leaf,
-            seen.gradients.get(leaf),
-            gradient,
-            scale=math.hypot(tolerance * amplification * rms(gradient.astype(np.float64)), spread[leaf]),
-            uncertainty=expected.uncertainty[leaf],
-            adjoint="implicit",
-            power_limit=None,
-            target="fixed-point",
-            **cost(seen),
-        )
-        for leaf, gradient in expected.gradient.items()
-        if leaf != "z0"
-    ]
+    return implicit_rows(trial, "implicit", trial.observe("implicit", num_steps=steps))
 
 
 CHECK = Check(

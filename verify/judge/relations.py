@@ -39,12 +39,13 @@ def _costs(rows: Iterable[tuple[Measurement, Criterion]]) -> Iterator[Finding]:
 
 
 def _references(rows: Iterable[tuple[Measurement, Criterion]]) -> Iterator[Finding]:
-    """A reference of a problem, a beta and a number of steps does not depend on what is judged by it."""
+    """A reference of a problem, a beta and a number of steps, or of a case, does not depend on what is judged by it."""
     groups: dict[Hashable, list[Measurement]] = defaultdict(list)
     components: dict[Hashable, list[Measurement]] = defaultdict(list)
     for row, criterion in rows:
         if criterion.reference and row.uncertainty is not None:
-            key = (row.check, row.problem, row.beta, row.num_steps, row.target, row.leaf)
+            of_case = "" if criterion.shared else row.case
+            key = (row.check, row.problem, row.beta, row.num_steps, of_case, row.target, row.leaf)
             groups[key].append(row)
             if criterion.reading.components and row.size is not None:
                 components[key].append(row)

@@ -13,8 +13,9 @@ from torch import Tensor
 from revdeq._environment import RandomState, graph_kernels
 from revdeq._tree import Leaves, flatten, unflatten
 from revdeq.function import Function
+from revdeq.function.graph import Graph
 from revdeq.function.reach import is_materialised
-from revdeq.function.reads import ReadsSeen, Substituted, reached_leaves, sequence_number
+from revdeq.function.reads import ReadsSeen, Substituted
 from verify.certificate.source import Source
 from verify.reference.graph.capture import names_of_tensors
 from verify.reference.graph.tracing import leaf_names
@@ -105,7 +106,6 @@ class Specimen:
                 fitted.evaluate(self.z0, self.source.args)
         self._random = RandomState.now(tuple(devices))
         reads = ReadsSeen((*state, *self._given.values()))
-        since = sequence_number()
         with torch.enable_grad():
             value = fitted.evaluate(state, self.source.args, reads)
         named = tuple(reads.generators.values())
@@ -114,7 +114,8 @@ class Specimen:
         self._updated = [*reads.updated(), *reads.statistics()]
         self.put_back()
         trained = reads.trainable()
-        trained += reached_leaves(value, (*state, *self._given.values()), trained, since)
+        known = {id(tensor) for tensor in (*state, *self._given.values(), *trained)}
+        trained += [leaf for key, leaf in Graph.of(value).leaves.items() if key not in known]
         self._names = names_of_tensors(self.function)
         self.captured = {self._name(tensor, place): tensor for place, tensor in enumerate(trained)}
         constants = [*reads.constants(), *(tensor for tensor, _ in self._updated)]

@@ -70,7 +70,7 @@ class LinearisedAtPreviousY(Honest):
     ) -> tuple[Tensor, Tensor]:
         """The right recursion with f linearised at the y before."""
         at_y, at_z = at
-        previous_y = self.undo_half(at_y.state.detach(), at_z.value.detach(), run.settings.beta)
+        previous_y = self.undo_half(at_y.state.detach(), at_z.value.detach(), run.settings.number)
         return super().adjoint_step(run, n, (self.linearise(run, previous_y), at_z), p, sums)
 
 
@@ -226,7 +226,7 @@ class JacobiUpdate(Honest):
 
     def forward(self, run: Run, start: Tensor) -> tuple[Tensor, Tensor]:
         """N steps in which the second half step does not see the first."""
-        beta = run.settings.beta
+        beta = run.settings.number
         y = z = start
         for n in range(self.num_steps(run.settings)):
             value = self.discover(run, z) if n == 0 else self.evaluate(run, z)

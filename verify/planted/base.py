@@ -6,14 +6,16 @@ else. Nothing here imports the product's solvers or adjoints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from verify.planted.by_method import ByMethod
 from verify.planted.integers import Integers
+from verify.planted.leaves import leaves_behind, tensors_in
 from verify.subject import Function, Settings, Solved
 
 
@@ -118,16 +120,22 @@ class Honest:
         name: how selftest names it.
         description: what is wrong with it, one sentence.
         integers: how it solves in bitwise arithmetic.
+        by_method: how it solves by another method than the reversible iteration with one beta.
+        methods: names of the methods on which it is tried; none where it is tried on that iteration.
     """
 
     name = "honest"
     description = "nothing is wrong: the control that every check must pass"
     integers = Integers()
+    by_method = ByMethod()
+    methods: tuple[str, ...] = ()
 
     # The interface of a subject.
 
     def solve(self, function: Function, z0: Tensor, args: Any, settings: Settings) -> Solved:
         """As `verify.subject.Subject.solve`."""
+        if self.by_method.solves(settings):
+            return self.by_method.solve(function, z0, args, settings)
         self.refuse(settings)
         if settings.arithmetic == "bitwise":
             return self.integers.solve(function, z0, args, settings)
@@ -137,7 +145,7 @@ class Honest:
                 z = y = self.implicit(function, z0, args, settings, z)
             return Solved(z, y, self.reported_steps(settings, z0))
         run = Run(function, z0, args, settings)
-        run.inputs = [x for x in _tensors(args) if x.requires_grad]
+        run.inputs = [x for x in tensors_in(args) if x.requires_grad]
         with torch.no_grad():
             run.y, run.z = self.forward(run, z0.detach().to(settings.state_dtype))
         z1, y1 = self.attach(run)
@@ -152,8 +160,8 @@ class Honest:
             y, z = self.forward(run, z0.detach().to(settings.state_dtype))
             rebuilt = [(y, z)]
             for _ in range(settings.num_steps):
-                z = self.undo_half(z, self.evaluate(run, y), settings.beta)
-                y = self.undo_half(y, self.evaluate(run, z), settings.beta)
+                z = self.undo_half(z, self.evaluate(run, y), settings.number)
+                y = self.undo_half(y, self.evaluate(run, z), settings.number)
                 rebuilt.append((y, z))
         return rebuilt
 
@@ -161,8 +169,8 @@ class Honest:
 
     def refuse(self, settings: Settings) -> None:
         """Raise for settings without an inverse or without meaning."""
-        if not 0 < settings.beta < 2 or settings.beta == 1:
-            raise ValueError(f"beta is {settings.beta}, allowed is 0 < beta < 2, not 1: choose another.")
+        if not 0 < settings.number < 2 or settings.number == 1:
+            raise ValueError(f"beta is {settings.number}, allowed is 0 < beta < 2, not 1: choose another.")
         if settings.num_steps < 1:
             raise ValueError(f"num_steps is {settings.num_steps}, allowed is 1 or more: take more steps.")
 
@@ -189,7 +197,7 @@ class Honest:
 
     def forward(self, run: Run, start: Tensor) -> tuple[Tensor, Tensor]:
         """N steps from y = z = start, and what f reads found on the way."""
-        beta = run.settings.beta
+        beta = run.settings.number
         y = z = start
         for n in range(self.num_steps(run.settings)):
             value = self.discover(run, z) if n == 0 else self.evaluate(run, z)
@@ -206,7 +214,7 @@ class Honest:
         with torch.enable_grad():
             value = self.evaluate(run, z)
         known = {id(x) for x in run.inputs} | {id(run.z0)}
-        run.inputs += [leaf for leaf in _leaves_behind(value) if id(leaf) not in known]
+        run.inputs += [leaf for leaf in leaves_behind(value) if id(leaf) not in known]
         return value.detach()
 
     def attach(self, run: Run) -> tuple[Tensor, Tensor]:
@@ -236,13 +244,13 @@ class Honest:
         """Linearise f at y'; return it and the z before."""
         del n
         at_y = self.linearise(run, y)
-        return at_y, self.undo_half(z, at_y.value.detach(), run.settings.beta)
+        return at_y, self.undo_half(z, at_y.value.detach(), run.settings.number)
 
     def reverse_y(self, run: Run, n: int, y: Tensor, z: Tensor, previous_z: Tensor) -> tuple[Linearised, Tensor]:
         """Linearise f at z; return it and the y before."""
         del n, z
         at_z = self.linearise(run, previous_z)
-        return at_z, self.undo_half(y, at_z.value.detach(), run.settings.beta)
+        return at_z, self.undo_half(y, at_z.value.detach(), run.settings.number)
 
     def linearise(self, run: Run, state: Tensor) -> Linearised:
         """One evaluation of f with its graph."""
@@ -266,7 +274,7 @@ class Honest:
 
     def backward_beta(self, settings: Settings) -> float:
         """The beta that backward uses."""
-        return settings.beta
+        return settings.number
 
     def join(self, p_y: Tensor, coupling: Tensor, beta: float) -> Tensor:
         """Coupling of the cotangents, q = p_y + beta K(y')^T p_z."""
@@ -297,8 +305,8 @@ class Honest:
         """N steps recorded by autograd."""
         y = z = run.z0.to(run.settings.state_dtype)
         for _ in range(self.num_steps(run.settings)):
-            y = self.half(y, self.evaluate(run, z), run.settings.beta)
-            z = self.half(z, self.evaluate(run, y), run.settings.beta)
+            y = self.half(y, self.evaluate(run, z), run.settings.number)
+            z = self.half(z, self.evaluate(run, y), run.settings.number)
         return z.to(run.z0.dtype), y.to(run.z0.dtype)
 
     def implicit(self, function: Function, z0: Tensor, args: Any, settings: Settings, z: Tensor) -> Tensor:
@@ -319,32 +327,5 @@ class Honest:
                     return w
             raise ArithmeticError("the adjoint iteration did not converge: f is not a contraction at the fixed point.")
 
-        return _hooked(attached, solve_adjoint)
-
-
-def _hooked(tensor: Tensor, hook: Callable[[Tensor], Tensor]) -> Tensor:
-    tensor.register_hook(hook)
-    return tensor
-
-
-def _tensors(args: Any) -> list[Tensor]:
-    if isinstance(args, Tensor):
-        return [args]
-    values = cast("list[Any]", list(args.values() if isinstance(args, dict) else args))
-    return [x for x in values if isinstance(x, Tensor)]
-
-
-def _leaves_behind(value: Tensor) -> list[Tensor]:
-    """The leaf tensors that a value's graph accumulates into."""
-    found: dict[int, Tensor] = {}
-    seen: set[Any] = set()
-    waiting: list[Any] = [value.grad_fn] if value.grad_fn is not None else []
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found[id(node.variable)] = node.variable
-        waiting += [following for following, _ in node.next_functions if following is not None]
-    return list(found.values())
+        attached.register_hook(solve_adjoint)
+        return attached

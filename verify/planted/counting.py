@@ -64,7 +64,7 @@ class StateBeforeLastUpdate(Honest):
     def forward(self, run: Run, start: Tensor) -> tuple[Tensor, Tensor]:
         """The right y, the old z."""
         y, z = super().forward(run, start)
-        return y, self.undo_half(z, self.evaluate(run, y), run.settings.beta)
+        return y, self.undo_half(z, self.evaluate(run, y), run.settings.number)
 
 
 class OneSampleChangesAnother(Honest):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from verify.plan import PlannedFault
-from verify.planted import algebra, bitwise, counting, lost, precision, references, runs, state
+from verify.planted import algebra, bitwise, counting, lost, methods, precision, references, runs, state
 from verify.planted.base import Honest
 
 
@@ -16,6 +16,7 @@ SUBJECT_FAULTS: tuple[type[Honest], ...] = (
     *precision.FAULTS,
     *state.FAULTS,
     *bitwise.FAULTS,
+    *methods.FAULTS,
 )
 REFERENCE_FAULTS = references.FAULTS
 RUN_FAULTS: tuple[runs.RunFault, ...] = runs.FAULTS

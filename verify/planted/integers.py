@@ -45,12 +45,12 @@ class Problem:
     @property
     def m(self) -> int:
         """The integer m of beta = 1 - 1/m or 1 + 1/m."""
-        return round(1 / abs(1 - self.settings.beta))
+        return round(1 / abs(1 - self.settings.number))
 
     @property
     def sign(self) -> int:
         """+1 for beta < 1, -1 for beta > 1."""
-        return 1 if self.settings.beta < 1 else -1
+        return 1 if self.settings.number < 1 else -1
 
     def evaluate(self, state: Tensor) -> Tensor:
         """Value of f, in z0's dtype, at an alias of the state: what f makes of it is summed before it meets others."""
@@ -122,10 +122,10 @@ class Integers:
 
     def refuse(self, settings: Settings) -> None:
         """Raise for a beta that integers cannot do."""
-        m = round(1 / abs(1 - settings.beta)) if settings.beta != 1 else 0
-        if m < 2 or abs(abs(1 - settings.beta) - 1 / m) > 2.0**-51:
+        m = round(1 / abs(1 - settings.number)) if settings.number != 1 else 0
+        if m < 2 or abs(abs(1 - settings.number) - 1 / m) > 2.0**-51:
             raise ValueError(
-                f"beta is {settings.beta}, allowed are 1 - 1/m and 1 + 1/m, m = 2, 3, ...: choose another."
+                f"beta is {settings.number}, allowed are 1 - 1/m and 1 + 1/m, m = 2, 3, ...: choose another."
             )
 
     def forward(self, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -140,7 +140,7 @@ class Integers:
 
     def half(self, problem: Problem, state: Tensor, value: Tensor) -> Tensor:
         """Return sign floor(Y / m) + round(beta f) and put the remainder on the tape."""
-        beta, m = problem.settings.beta, problem.m
+        beta, m = problem.settings.number, problem.m
         integers = (state.detach() / UNIT).to(torch.int64)
         quotient = torch.div(integers, m, rounding_mode="floor")
         problem.tape.append(self.keep((integers - m * quotient).to(torch.uint8), m))
@@ -150,7 +150,7 @@ class Integers:
 
     def undo_half(self, problem: Problem, state: Tensor, value: Tensor, place: int) -> Tensor:
         """Return m sign (Y' - q) + r."""
-        integers = (state / UNIT).to(torch.int64) - self.addend(value.detach(), problem.settings.beta)
+        integers = (state / UNIT).to(torch.int64) - self.addend(value.detach(), problem.settings.number)
         remainder = self.recall(problem.tape, place, problem.m, state.numel()).reshape(state.shape)
         return (problem.m * problem.sign * integers + remainder).to(torch.float64) * UNIT
 
@@ -190,7 +190,7 @@ class Integers:
     ) -> tuple[Tensor | None, ...]:
         """Gradients of z0 and of every input."""
         (y, z), (p_y, p_z) = end, p
-        beta, kept = problem.settings.beta, self.retained(problem.settings.beta)
+        beta, kept = problem.settings.number, self.retained(problem.settings.number)
         totals = [torch.zeros_like(x, dtype=torch.float64) for x in problem.inputs]
         for n in reversed(range(problem.settings.num_steps)):
             value, through = self.pull(problem, y, beta * p_z, totals)
@@ -221,7 +221,7 @@ class FloatingReversal(Integers):
     def undo_half(self, problem: Problem, state: Tensor, value: Tensor, place: int) -> Tensor:
         """(y' - beta f) / (1 - beta)."""
         del place
-        beta = problem.settings.beta
+        beta = problem.settings.number
         return (state - beta * value) / (1 - beta)
 
     def refuse_another_start(self, problem: Problem, y: Tensor, z: Tensor) -> None:

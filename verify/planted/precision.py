@@ -30,7 +30,7 @@ class NarrowBeta(Honest):
 
     def backward_beta(self, settings: Settings) -> float:
         """The nearest float32."""
-        return float(torch.tensor(settings.beta, dtype=torch.float32))
+        return float(torch.tensor(settings.number, dtype=torch.float32))
 
 
 class NarrowCotangents(Honest):

@@ -14,12 +14,14 @@ from verify.environment import describe
 from verify.gate import judge, judge_row
 from verify.judge.faults import GATE
 from verify.judge.whole import judge_spread
+from verify.methods import METHODS
 from verify.plan import Plan, PlannedCurve, PlannedFault, curve_key
 from verify.planted import runs
 from verify.planted.base import Honest
 from verify.planted.faults import CONTROLS, REFERENCE_FAULTS, RUN_FAULTS, SUBJECT_FAULTS, fault_names
 from verify.result import Curve, FaultRecord, Measurement, Results
 from verify.subject import Subject
+from verify.trial.asked import method_cases
 from verify.trial.benches import bench_of
 from verify.trial.grid import GRID
 from verify.trial.reach import envelope_cases
@@ -53,6 +55,7 @@ STANDS: tuple[Stand, ...] = (
     Stand(Case("dense-tanh", 0.75, 16, solver=BITWISE)),
     Stand(Case(GRID, 0.8, 64)),
     *(Stand(case) for case in envelope_cases("cpu")[:2]),
+    *(Stand(method_cases(name, "cpu")[0]) for name in METHODS),
 )
 """Starts away from 0, cotangents on both states, Jacobians that are not symmetric, beta not dyadic, few steps."""
 
@@ -84,6 +87,8 @@ def selftest(progress: Progress | None = None, only: Iterable[str] | None = None
         progress: called with (faults done, faults in all, name of the fault).
         only: names of the faults to run; None for all.
 
+    A fault in a method is tried on the stands of the methods that it names, every other one on the others.
+
     Returns:
         A record for the control, which no check may kill, and one per fault with the checks that killed it.
 
@@ -94,7 +99,7 @@ def selftest(progress: Progress | None = None, only: Iterable[str] | None = None
     unknown = sorted(set(wanted) - set(fault_names()))
     if unknown:
         raise ValueError(f"{', '.join(unknown)} is no planted fault: give names out of {', '.join(fault_names())}.")
-    control = _measure(Honest(), References())
+    control = _measure(Honest(), References(), stands())
     records = [
         FaultRecord(fault=Honest.name, description=Honest.description, killed_by=_killers(control), expected=False)
     ]
@@ -122,15 +127,18 @@ def selftest(progress: Progress | None = None, only: Iterable[str] | None = None
     return tuple(records)
 
 
-def _measure(subject: Subject, sources: References) -> list[Measurement]:
+def _measure(subject: Subject, sources: References, pairs: Iterable[tuple[Case, Check[Any]]]) -> list[Measurement]:
+    pairs = tuple(pairs)
     benches = {
-        stand.case: bench_of(stand.case, subject, references=sources, constants=GRID_CONSTANTS) for stand in STANDS
+        case: bench_of(case, subject, references=sources, constants=GRID_CONSTANTS)
+        for case in dict.fromkeys(case for case, _ in pairs)
     }
-    return [row for case, check in stands() for row in check.measured(benches[case])]
+    return [row for case, check in pairs for row in check.measured(benches[case])]
 
 
-def _killers_of(subject: Subject, sources: References) -> tuple[str, ...]:
-    return _killers(_measure(subject, sources))
+def _killers_of(subject: Honest, sources: References) -> tuple[str, ...]:
+    wanted = set(subject.methods or (case.solver for case, _ in stands() if case.solver not in METHODS))
+    return _killers(_measure(subject, sources, [(case, check) for case, check in stands() if case.solver in wanted]))
 
 
 def _killers(rows: list[Measurement]) -> tuple[str, ...]:

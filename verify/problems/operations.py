@@ -37,6 +37,10 @@ class Operations(Protocol):
         """The matrix product of the last two axes, both operands of rank 2 or more."""
         ...
 
+    def solve(self, matrix: Any, rows: Any) -> Any:
+        """The rows x with x matrix^T = rows, matrix square with a positive definite symmetric part."""
+        ...
+
     def sum(self, x: Any, axis: int, keepdims: bool = False) -> Any:
         """The sum over one axis, counted from the end."""
         ...
@@ -63,6 +67,10 @@ class Operations(Protocol):
 
     def tanh(self, x: Any) -> Any:
         """The hyperbolic tangent."""
+        ...
+
+    def relu(self, x: Any) -> Any:
+        """The greater of the operand and zero; its derivative at zero is zero."""
         ...
 
     def softplus(self, x: Any) -> Any:

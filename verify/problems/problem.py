@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from verify.problems.operations import Operations
 from verify.problems.scope import Scope
+from verify.problems.splitting import SplitFunction, Splitting
 from verify.problems.torch_operations import TorchOperations
 
 
@@ -52,6 +53,7 @@ class Problem:
         answer_source: what `closed_form` uses.
         oracle_float64: the fixed point by a routine that we did not write (scipy, numpy), in float64.
         oracle_source: the name of that routine.
+        splitting: the parts on which splitting solvers iterate, where f has them.
         scope: what profiles measure of it.
 
     Raises:
@@ -77,6 +79,7 @@ class Problem:
     answer_source: str = ""
     oracle_float64: Callable[[], Float64Array] | None = None
     oracle_source: str = ""
+    splitting: Splitting | None = None
     scope: Scope = field(default_factory=Scope)
 
     def __post_init__(self) -> None:
@@ -119,6 +122,11 @@ class Problem:
     def function(self, z: Tensor, args: Mapping[str, Tensor]) -> Tensor:
         """The map f(z, args) in torch."""
         return cast(Tensor, self.statement(_TORCH, z, args))
+
+    @property
+    def split_function(self) -> Callable[..., Tensor]:
+        """`function`, with its splitting where there is one."""
+        return self.function if self.splitting is None else SplitFunction(self.function, self.splitting)
 
     def inputs(
         self, dtype: torch.dtype, device: torch.device | str = "cpu", *, requires_grad: bool = False

@@ -39,7 +39,7 @@ def get_problem(name: str) -> Problem:
 
 
 def problem_names(profile: str) -> tuple[str, ...]:
-    """Names of the problems that a profile runs.
+    """Names of the problems on which a profile runs the reversible iteration.
 
     Args:
         profile: "quick", "full" or "nightly".
@@ -49,4 +49,5 @@ def problem_names(profile: str) -> tuple[str, ...]:
     """
     if profile not in ("quick", "full", "nightly"):
         raise ValueError(f"profile is {profile!r}; choose quick, full or nightly")
-    return tuple(name for name in PROBLEMS if profile != "quick" or get_problem(name).scope.quick)
+    scopes = {name: get_problem(name).scope for name in PROBLEMS}
+    return tuple(name for name, scope in scopes.items() if scope.reversible and (profile != "quick" or scope.quick))

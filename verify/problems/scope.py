@@ -24,6 +24,7 @@ class Scope:
             spectrum, or samples of nearly equal rates, bend it.
         targets: whether the approach of the exact to the implicit gradient is fitted.
         bitwise: whether it is solved in integer states too.
+        reversible: whether the reversible iteration is measured on it, and not only the methods that it is made for.
     """
 
     quick: bool = True
@@ -33,6 +34,7 @@ class Scope:
     straight: bool = True
     targets: bool = False
     bitwise: bool = False
+    reversible: bool = True
 
 
 Declared: TypeAlias = "Mapping[str, tuple[Callable[[], Problem], Scope]]"

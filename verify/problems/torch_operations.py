@@ -40,6 +40,10 @@ class TorchOperations:
         """The matrix product of the last two axes."""
         return a @ b
 
+    def solve(self, matrix: Tensor, rows: Tensor) -> Tensor:
+        """The rows x with x matrix^T = rows."""
+        return torch.linalg.solve(matrix.mT, rows, left=False)
+
     def sum(self, x: Tensor, axis: int, keepdims: bool = False) -> Tensor:
         """The sum over one axis."""
         return x.sum(dim=axis, keepdim=keepdims)
@@ -67,6 +71,10 @@ class TorchOperations:
     def tanh(self, x: Tensor) -> Tensor:
         """The hyperbolic tangent."""
         return torch.tanh(x)
+
+    def relu(self, x: Tensor) -> Tensor:
+        """The greater of the operand and zero."""
+        return torch.relu(x)
 
     def softplus(self, x: Tensor) -> Tensor:
         """The smooth ramp log(1 + exp x)."""

@@ -97,3 +97,28 @@ def convolve_weight_vjp(
     left = left.reshape((*left.shape[: lead + 1], -1))
     right = right.reshape((*right.shape[:lead], -1, right.shape[-1]))
     return at.matmul(left, right).reshape(shape)
+
+
+def solve(at: Arithmetic, matrix: Array, rows: Array) -> Array:
+    """The rows x with x matrix^T = rows, over any leading axes that both have, by elimination without pivots.
+
+    None is needed where the symmetric part of the matrix is positive definite.
+
+    References:
+        Golub, Van Loan, Matrix Computations, 4th ed. (2013), section 4.3.2.
+    """
+    size = matrix.shape[-1]
+    left = [[matrix[..., i, j, None] for j in range(size)] for i in range(size)]
+    right = [rows[..., i] for i in range(size)]
+    for k in range(size):
+        for i in range(k + 1, size):
+            factor = at.divide(left[i][k], left[k][k])
+            right[i] = at.subtract(right[i], at.multiply(factor, right[k]))
+            left[i][k + 1 :] = [at.subtract(left[i][j], at.multiply(factor, left[k][j])) for j in range(k + 1, size)]
+    found: list[Array] = [right[-1]] * size
+    for i in reversed(range(size)):
+        rest = right[i]
+        for j in range(i + 1, size):
+            rest = at.subtract(rest, at.multiply(left[i][j], found[j]))
+        found[i] = at.divide(rest, left[i][i])
+    return np.stack(found, axis=-1)

@@ -185,6 +185,12 @@ class Tape:
         value = self.arithmetic.tanh(x.value)
         return self._function(x, value, lambda at: at.subtract(at.convert(1), at.multiply(value, value)))
 
+    def relu(self, x: Variable) -> Variable:
+        """max(x, 0); its derivative is 1 above zero and 0 elsewhere."""
+        zero = self.arithmetic.convert(0)
+        value = self.arithmetic.maximum(x.value, zero)
+        return self._record(value, (x, lambda g: self.arithmetic.where(self.arithmetic.less(zero, x.value), g, zero)))
+
     def softplus(self, x: Variable) -> Variable:
         """log(1 + exp x) = max(x, 0) + log1p(exp(-|x|)); its derivative is 1/(1 + exp(-x))."""
         value = self._store(layers.softplus(self.wide, x.value))
@@ -208,6 +214,19 @@ class Tape:
             lambda g: at.matmul(g, np.swapaxes(y, -1, -2)),
             lambda g: at.matmul(np.swapaxes(x, -1, -2), g),
         )
+
+    def solve(self, matrix: Variable, rows: Variable) -> Variable:
+        """The rows x with x A^T = b, by elimination; b' solves with A, A' = -b'^T x."""
+        at, a = self.arithmetic, matrix.value
+        value = layers.solve(at, a, rows.value)
+
+        def pull_rows(g: Array) -> Array:
+            return layers.solve(at, np.swapaxes(a, -1, -2), g)
+
+        def pull_matrix(g: Array) -> Array:
+            return at.negative(at.matmul(np.swapaxes(pull_rows(g), -1, -2), value))
+
+        return self._record(value, (matrix, pull_matrix), (rows, pull_rows))
 
     def sum(self, x: Variable, axis: int, keepdims: bool = False) -> Variable:
         """The sum over one axis, counted from the end."""

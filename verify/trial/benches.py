@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from verify.case import Case, CaseError
+from verify.case import BITWISE, Case, CaseError
+from verify.methods import METHODS
 from verify.problems import PROBLEMS, get_problem
 from verify.subject import Subject
 from verify.trial.bench import Bench
@@ -12,6 +13,10 @@ from verify.trial.grid import CONSTANTS, GRID, GridBench
 from verify.trial.reach import ENVELOPE, ReachBench, envelope_cases
 from verify.trial.references import References
 from verify.trial.trial import Trial
+
+
+SOLVERS = ("reversible", BITWISE, *METHODS)
+"""What a case may call its solver."""
 
 
 def bench_of(
@@ -32,7 +37,7 @@ def bench_of(
         constants: contraction constants of the maps, where it is a case of the grid.
 
     Raises:
-        verify.case.CaseError: if the case is of no known problem, or is none of the envelope's.
+        verify.case.CaseError: if the case is of no known problem or solver, or is none of the envelope's.
     """
     require_known(case)
     if case.problem == GRID:
@@ -46,7 +51,7 @@ def require_known(case: Case) -> None:
     """Refuse a case that has no bench.
 
     Raises:
-        verify.case.CaseError: if the case is of no known problem, or is none of the envelope's.
+        verify.case.CaseError: if the case is of no known problem or solver, or is none of the envelope's.
     """
     if case.problem == ENVELOPE:
         known = envelope_cases(case.device)
@@ -54,3 +59,5 @@ def require_known(case: Case) -> None:
             raise CaseError(f"case {case.id!r} is none of the envelope: give one of {', '.join(c.id for c in known)}.")
     elif case.problem not in (*PROBLEMS, GRID):
         raise CaseError(f"case {case.id!r} is of no known problem: give one of {', '.join(PROBLEMS)}.")
+    elif case.solver not in SOLVERS:
+        raise CaseError(f"case {case.id!r} is of no known solver: give one of {', '.join(SOLVERS)}.")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from verify.problems.problem import Problem
+from verify.problems.splitting import SplitFunction
 from verify.subject import Settings, Subject
 from verify.trial.memory import Saved
 
@@ -58,6 +59,7 @@ class Observation:
         y1: y_N.
         gradients: leaf name -> gradient, None where the leaf got none.
         num_steps: the step count that the subject reports.
+        beta: what the subject says that it chose for beta.
         forward_states: states at which forward evaluated f.
         backward_states: states at which backward evaluated f.
         cotangents: those of f's value in the vector-Jacobian products of f.
@@ -70,6 +72,7 @@ class Observation:
     y1: Tensor
     gradients: dict[str, Tensor | None]
     num_steps: Tensor
+    beta: float | Tensor | None
     forward_states: tuple[Tensor, ...]
     backward_states: tuple[Tensor, ...]
     cotangents: tuple[Tensor, ...]
@@ -89,9 +92,11 @@ class Observation:
 
 
 def watched(function: Callable[..., Tensor], calls: Calls) -> Callable[..., Tensor]:
-    """`function` with its calls written into `calls`; a module stays a module."""
+    """`function` with its calls written into `calls`; a module stays a module, and a splitting is kept."""
     if isinstance(function, torch.nn.Module):
         return _WatchedModule(function, calls)
+    if isinstance(function, SplitFunction):
+        return SplitFunction(watched(function.evaluate, calls), function.splitting)
 
     def watch(z: Tensor, args: Any = ()) -> Tensor:
         calls.states.append(z.detach().clone())
@@ -121,7 +126,7 @@ def bind(
     """
     z0, args = problem.inputs(dtype, device, requires_grad=True)
     if binding == "args":
-        return problem.function, z0, args, {"z0": z0} | {f"args.{name}": value for name, value in args.items()}
+        return problem.split_function, z0, args, {"z0": z0} | {f"args.{name}": value for name, value in args.items()}
     if binding == "module":
         module = problem.module(dtype, device)
         named = dict(module.named_parameters())
@@ -182,6 +187,7 @@ def observe(
         y1=y1,
         gradients={name: value.grad for name, value in leaves.items()},
         num_steps=solved.num_steps.detach(),
+        beta=solved.beta,
         forward_states=tuple(calls.states[:forward]),
         backward_states=tuple(calls.states[forward:]),
         cotangents=tuple(calls.cotangents),

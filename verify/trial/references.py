@@ -14,7 +14,9 @@ from verify.reference import (
     n_step,
 )
 from verify.reference.finite_differences import Target
+from verify.reference.method_run import Asked, MethodRun, method_run
 from verify.rounding.implicit_scale import implicit_rounding_scale
+from verify.rounding.method_scale import method_scale
 from verify.rounding.scale import Differentiation, RoundingScale, rounding_scale
 
 
@@ -24,6 +26,14 @@ class References:
     def n_step(self, problem: Problem, beta: float, num_steps: int) -> NStep:
         """The N-step trajectory and its gradient."""
         return n_step(problem, beta, num_steps)
+
+    def method_run(self, problem: Problem, asked: Asked) -> MethodRun:
+        """What a solve of a method is defined to return."""
+        return method_run(problem, asked)
+
+    def method_scale(self, problem: Problem, asked: Asked, unit_roundoff: float) -> dict[str, float]:
+        """What rounding does to it."""
+        return method_scale(problem, asked, unit_roundoff=unit_roundoff)
 
     def fixed_point(self, problem: Problem) -> FixedPoint:
         """The fixed point and its implicit gradient."""

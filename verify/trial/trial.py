@@ -11,12 +11,17 @@ import torch
 from torch import Tensor
 
 from verify.case import Case
+from verify.methods import METHODS
 from verify.problems.problem import Problem
 from verify.rounding.scale import Differentiation, RoundingScale
 from verify.subject import Adjoint, Settings
 from verify.trial.bench import Bench
 from verify.trial.observation import Binding, Observation, observe, same_bits
 from verify.trial.references import References
+
+
+STOPS = {"float64": 2.0**-20, "float32": 2.0**-10}
+"""Relative tolerance at which solves of a method end: less than half of the digits, so that rounding moves no count."""
 
 
 @dataclass
@@ -31,30 +36,48 @@ class Trial(Bench):
 
     problem: Problem
     references: References = field(default_factory=References)
-    _observed: dict[tuple[Adjoint, Binding, int], Observation] = field(
-        default_factory=dict[tuple[Adjoint, Binding, int], Observation]
+    _observed: dict[tuple[Settings, Binding], Observation] = field(
+        default_factory=dict[tuple[Settings, Binding], Observation]
     )
 
-    def settings(self, adjoint: Adjoint, num_steps: int | None = None, tolerance: float | None = None) -> Settings:
+    def settings(
+        self,
+        adjoint: Adjoint,
+        num_steps: int | None = None,
+        tolerance: float | None = None,
+        stop: float | None = None,
+    ) -> Settings:
         """How the subject is asked to solve this case."""
         case = self.case
-        return Settings(
+        method = METHODS.get(case.solver)
+        count = case.num_steps if num_steps is None else num_steps
+        plain = Settings(
             beta=case.beta,
-            num_steps=case.num_steps if num_steps is None else num_steps,
+            num_steps=count,
             adjoint=adjoint,
             state_dtype=case.torch_state_dtype,
             tolerance=default_tolerance(case) if tolerance is None else tolerance,
             arithmetic=case.arithmetic,
         )
+        if method is None:
+            return plain
+        end = (STOPS[case.dtype] if stop is None else stop) if method.to_tolerance else None
+        return replace(plain, beta=method.beta(case.beta, count), solver=method.solver, stop=end)
 
-    def observe(self, adjoint: Adjoint, binding: Binding = "args", num_steps: int | None = None) -> Observation:
+    def observe(
+        self,
+        adjoint: Adjoint,
+        binding: Binding = "args",
+        num_steps: int | None = None,
+        stop: float | None = None,
+    ) -> Observation:
         """One solve and one backward pass of the case.
 
         Raises:
             Exception: whatever the subject raises.
         """
-        settings = self.settings(adjoint, num_steps)
-        key = (adjoint, binding, settings.num_steps)
+        settings = self.settings(adjoint, num_steps, stop=stop)
+        key = (settings, binding)
         if key not in self._observed:
             self._observed[key] = observe(
                 self.subject, self.problem, settings, self.case.torch_dtype, self.case.device, binding

@@ -37,6 +37,8 @@ RULES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "sin": (lambda o, a: o.sin(a), [(4,)]),
     "cos": (lambda o, a: o.cos(a), [(4,)]),
     "tanh": (lambda o, a: o.tanh(a), [(4,)]),
+    "relu": (lambda o, a: o.relu(o.multiply(2.0, a)), [(6,)]),
+    "solve": (lambda o, a, b: o.solve(o.add(o.multiply(0.1, a), np.eye(3)), b), [(3, 3), (2, 3)]),
     "softplus": (lambda o, a: o.softplus(o.multiply(20.0, a)), [(6,)]),
     "softmax": (lambda o, a: o.softmax(a), [(2, 4)]),
     "layer-norm": (lambda o, a, w, b: o.layer_norm(a, w, b, EPS), [(2, 2, 4), (4,), (4,)]),

@@ -84,12 +84,16 @@ def exact_number(ops: Arithmetic, value: Exact) -> Array:
             return fraction
         case "2/sqrt(pi)":
             symbol = ops.divide(number(ops, 2.0), ops.sqrt(pi(ops)))
+        case "sqrt(pi)/2":
+            symbol = ops.divide(ops.sqrt(pi(ops)), number(ops, 2.0))
         case "log(2)":
             symbol = ops.log(number(ops, 2.0))
         case "log(10)":
             symbol = ops.log(number(ops, 10.0))
         case _:
-            raise ValueError(f"the graph names the number {value.symbol!r}; known are 2/sqrt(pi), log(2) and log(10)")
+            raise ValueError(
+                f"the graph names the number {value.symbol!r}; known are 2/sqrt(pi), sqrt(pi)/2, log(2) and log(10)"
+            )
     return ops.multiply(symbol, fraction)
 
 
