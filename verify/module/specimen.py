@@ -114,8 +114,9 @@ class Specimen:
         self._updated = [*reads.updated(), *reads.statistics()]
         self.put_back()
         trained = reads.trainable()
-        known = {id(tensor) for tensor in (*state, *self._given.values(), *trained)}
-        trained += [leaf for key, leaf in Graph.of(value).leaves.items() if key not in known]
+        seen = (*state, *self._given.values(), *trained)
+        known, made = {id(tensor) for tensor in seen}, {tensor.grad_fn for tensor in seen if tensor.grad_fn is not None}
+        trained += [leaf for key, leaf in Graph.of(value, made).leaves.items() if key not in known]
         self._names = names_of_tensors(self.function)
         self.captured = {self._name(tensor, place): tensor for place, tensor in enumerate(trained)}
         constants = [*reads.constants(), *(tensor for tensor, _ in self._updated)]
