@@ -14,6 +14,7 @@ from revdeq._environment import RandomState, graph_kernels
 from revdeq._tree import Leaves, flatten, unflatten
 from revdeq.function import Function
 from revdeq.function.graph import Graph
+from revdeq.function.local import nodes_of
 from revdeq.function.reach import is_materialised
 from revdeq.function.reads import ReadsSeen, Substituted
 from verify.certificate.source import Source
@@ -115,8 +116,8 @@ class Specimen:
         self.put_back()
         trained = reads.trainable()
         seen = (*state, *self._given.values(), *trained)
-        known, made = {id(tensor) for tensor in seen}, {tensor.grad_fn for tensor in seen if tensor.grad_fn is not None}
-        trained += [leaf for key, leaf in Graph.of(value, made).leaves.items() if key not in known]
+        known = {id(tensor) for tensor in seen}
+        trained += [leaf for key, leaf in Graph.of(value, nodes_of(seen)).leaves.items() if key not in known]
         self._names = names_of_tensors(self.function)
         self.captured = {self._name(tensor, place): tensor for place, tensor in enumerate(trained)}
         constants = [*reads.constants(), *(tensor for tensor, _ in self._updated)]
