@@ -1,6 +1,7 @@
 """Plans: what they promise is measured, what cannot be met is refused with what would, and they read well."""
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -163,6 +164,8 @@ BAD_WISHES: list[tuple[dict[str, Any], str]] = [
     ({"contraction_constant": math.nan}, "at least 0"),
     ({"contraction_constant": 0.5, "gradient_error": 0.0}, "gradient_error is .*; it must be positive"),
     ({"contraction_constant": 0.5, "gradient_error": math.nan}, "gradient_error is .*; it must be positive"),
+    ({"contraction_constant": 0.5, "gradient_error": -1e-3}, "gradient_error is .*; it must be positive"),
+    ({"contraction_constant": 0.5, "gradient_error": math.inf}, "gradient_error is .*; it must be positive and finite"),
     ({"contraction_constant": 0.5, "target": "both"}, "target is .*; it must be"),
     ({"contraction_constant": 0.5, "target": "n-step"}, "needs num_steps"),
     ({"contraction_constant": 0.5, "num_steps": 0}, "num_steps is .*; it must be at least 1"),
@@ -178,6 +181,20 @@ BAD_WISHES: list[tuple[dict[str, Any], str]] = [
     ({"contraction_constant": 0.5, "function": unchanged, "z": torch.zeros(1)}, "not both"),
     ({"function": doubled_and_flipped, "z": torch.zeros(3)}, "averaged map helps below -1"),
 ]
+
+
+@pytest.mark.parametrize("target", ["fixed-point", "n-step"])
+@pytest.mark.parametrize("num_steps", [4, 24])
+def test_no_other_beta_is_better_for_a_number_of_steps(num_steps, target):
+    """For the fixed point none has a lesser error; for N steps none that is as right as wished comes nearer to it."""
+    wished = partial(plan, 0.5, num_steps=num_steps, dtype=torch.float64, target=target, arithmetic="floating")
+    chosen = wished(gradient_error=0.5)
+    for beta in (0.3, 0.5, 0.7, 0.8, 0.9, 1.1, 1.2, 1.3):
+        other = wished(gradient_error=1e300, beta=beta)
+        if target == "fixed-point":
+            assert chosen.gradient_error <= other.gradient_error
+        elif other.gradient_error <= 0.5:
+            assert chosen.solution_error <= other.solution_error
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD_WISHES)
