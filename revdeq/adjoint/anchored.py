@@ -74,8 +74,12 @@ class Anchored(Record):
         segments = self._segments.cut(len(way.masks))
         way.health.segments = len(segments)
         for i in reversed(range(len(segments))):
-            mark = way.pullback.mark()
             lower = kept.anchors[i - 1] if i > 0 else None
+            if way.replay.acts and len(segments[i]) > 1:
+                # What hooks do cannot be dropped: nothing is pulled back before f is known to see the right bits.
+                self._take_again(segments[i], lower, kept.prints[0][2 * segments[i].start : 2 * segments[i].stop], way)
+                continue
+            mark = way.pullback.mark()
             found = self._undo(segments[i], kept.anchors[i], lower, way)
             steps = slice(2 * segments[i].start, 2 * segments[i].stop)
             if segments[i] and not torch.equal(found, kept.prints[0][steps]):

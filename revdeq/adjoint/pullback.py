@@ -53,7 +53,7 @@ class Mark(NamedTuple):
     y: Leaves
     z: Leaves
     totals: Totals
-    noted: tuple[int, int]
+    noted: tuple[int, int, int]
 
 
 class AuxCotangents(NamedTuple):

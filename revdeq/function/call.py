@@ -19,7 +19,7 @@ from revdeq.function.border import BatchDims, Border, savable
 from revdeq.function.extras import Extras
 from revdeq.function.graph import Graph, made_since, sequence_number
 from revdeq.function.linearisation import difference
-from revdeq.function.local import Tether, local_leaves, nodes_of, own_saved_tensors, without_autocast_cache
+from revdeq.function.local import Tether, ends_of, local_leaves, nodes_of, own_saved_tensors, without_autocast_cache
 from revdeq.function.reach import fill_parametrisation_cache, is_materialised
 from revdeq.function.reads import ReadsSeen, version
 from revdeq.function.replay import Replay
@@ -299,7 +299,8 @@ class Function:
         with torch.enable_grad():
             local_args = tuple(t.view_as(t) if t.requires_grad else t for t in self._aliases)
         begin = (*given, *(t for t in local_args if t.requires_grad))
-        tether, args = Tether(begin), self.with_arg_tensors(local_args)
+        tether, args = Tether(nodes_of(begin)), self.with_arg_tensors(local_args)
+        read: list[torch.Tensor] = []
         with torch.enable_grad(), without_autocast_cache(self.autocasting), own_saved_tensors():
             if reads is None:
                 value = self.evaluate(given, args)
@@ -307,18 +308,20 @@ class Function:
                 reads.take_for_inside((*given, *local_args))
                 with refuse_sharded_modules():
                     value = self._watched(given, args, reads)
-                self.sources.take(t for t in reads.trainable() if not made_since(t, since))
-        graph = Graph.of((*value, *self.extras.now), self.sources.ends | nodes_of(begin), made_here)
-        unlisted = self.sources.note(graph, position)
-        del graph, given, local_args, begin, args
+                read = reads.trainable()
+                self.sources.take(t for t in read if t.grad_fn is not None and not made_since(t, since))
+                self.sources.acts = reads.hooks
+        ends = {**self.sources.ends, **ends_of(given, "z"), **ends_of(local_args, "args")}
+        graph = Graph.of((*value, *self.extras.now), ends, made_here)
+        noted = self.sources.note(graph, position, (t for t in read if t.grad_fn is None))
+        del graph, given, local_args, begin, args, read, ends
         value = tuple(v.detach() for v in value)
         self.extras.now = tuple(aux.detach() for aux in self.extras.now)
         if reads is not None:
             self.surroundings.learn(reads, self.function, self._draws_itself)
         if not self.capturing:  # what a capture holds on to is its memory
             refuse_escaped(tether)
-        if unlisted:
-            self.sources.take_outliving(unlisted)
+        self.sources.settle(noted)
         return value
 
     def _draws_itself(self) -> bool:

@@ -5,16 +5,32 @@ An evaluation in the backward pass has to return what it returned in the forward
 would have been there. The first is told by the values. The second is not: a part that is detached by a counter, or a
 gradient scaled by a number that changes, leaves the values as they are. So the graph of every evaluation of the forward
 pass is made as backward makes it, walked, dropped, and remembered by its signature: the kinds of its nodes in the order
-of a walk, how they hang together, and the numbers that they hold.
+of a walk, how they hang together, which leaves they reach, and the numbers that they hold. Tensors without a gradient
+that scale or choose gradients, masks for example, leave fingerprints. A hook that f sets is not looked into.
 """
 
-from collections.abc import Iterator, Sequence, Set
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch._C import _len_torch_dispatch_stack  # pyright: ignore[reportPrivateUsage]
 from torch.autograd.graph import Node
 from torch.utils._python_dispatch import _disable_current_modes  # pyright: ignore[reportPrivateUsage]
+
+from revdeq._fingerprint import fingerprint
+
+
+Ends: TypeAlias = Mapping[tuple[Node, int], Hashable]
+"""Outputs of nodes that belong to tensors from outside, and what these are called."""
+
+_NO_ENDS: Ends = MappingProxyType({})
+
+
+class Leaf(NamedTuple):
+    """A trainable leaf in the form of a graph, by its id."""
+
+    key: int
 
 
 class Graph(NamedTuple):
@@ -22,58 +38,75 @@ class Graph(NamedTuple):
 
     Attributes:
         leaves: the trainable leaves that it reaches, by their ids.
-        older: a node that was made before the evaluation began, where there is one.
-        met: those of the nodes where it was to end to which it came.
-        signature: equal for graphs of the same form with the same numbers in it, within this process; None where a
-            part is compiled by torch.compile, which shows neither and makes other parts at its first calls.
+        older: the nodes that seem to have been made before the evaluation began.
+        met: the ends to which it came.
+        acts: whether a node was written in Python, whose backward may do more than compute.
+        form: the nodes in the order of the walk, how they hang together, the numbers in them, and `Leaf` where a leaf
+            is; None where a part is compiled or scripted, which shows neither and makes other parts at its first calls.
+        prints: fingerprints of tensors by which gradients are scaled or chosen and that have no gradient themselves.
     """
 
     leaves: dict[int, torch.Tensor]
-    older: Node | None
-    met: set[Node]
-    signature: int | None
+    older: list[Node]
+    met: set[Hashable]
+    acts: bool
+    form: tuple[Hashable, ...] | None
+    prints: tuple[torch.Tensor, ...]
 
     @staticmethod
-    def of(values: Sequence[torch.Tensor], ends: Set[Node] = frozenset(), since: int = 0) -> "Graph":
+    def of(values: Sequence[torch.Tensor], ends: Ends = _NO_ENDS, since: int = 0) -> "Graph":
         """Walk the graph of some values.
 
         Args:
             values: what an evaluation returned.
-            ends: nodes where the walk ends, as it does at leaves.
+            ends: where the walk ends, as it does at leaves, and what is found there.
             since: `sequence_number()` just before the evaluation; 0 to take no node for older.
         """
-        leaves = {id(v): v for v in values if v.grad_fn is None and v.requires_grad}
-        met = {v.grad_fn for v in values if v.grad_fn is not None and v.grad_fn in ends}
-        # A value that is an input itself is one node or none, as that input is a leaf or not: it counts as one apart.
-        inner = [v.grad_fn for v in values if not v.requires_grad or (v.grad_fn is not None and v.grad_fn not in ends)]
-        found: list[Any] = [_INPUT] * (len(values) - len(inner))
+        found: list[Hashable] = []
+        leaves: dict[int, torch.Tensor] = {}
         numbers: dict[Node, int] = {}
-        older: Node | None = None
-        pending: list[Node | None] = [*inner]
+        older: list[Node] = []
+        met, prints, acts = set[Hashable](), list[torch.Tensor](), False
+        pending: list[tuple[Any, int]] = [
+            (v, -1) if v.grad_fn is None and v.requires_grad else (v.grad_fn, v.output_nr) for v in values
+        ]
         while pending:
-            node = pending.pop()
+            node, output = pending.pop()
             if node is None:
-                found.append(-1)
-            elif node in ends:
-                met.add(node)
-                found.append(_INPUT)
-            elif type(node) is _ACCUMULATES:
-                leaf: torch.Tensor = node.variable  # pyright: ignore[reportAttributeAccessIssue]
+                found.append(None)
+            elif (end := ends.get((node, output))) is not None:
+                met.add(end)
+                found.append(end)
+            elif output < 0 or type(node) is _ACCUMULATES:
+                leaf: torch.Tensor = node if output < 0 else node.variable
                 leaves[id(leaf)] = leaf
-                found.append(_INPUT)
+                found.append(Leaf(id(leaf)))
             elif node in numbers:
-                found.append(numbers[node])
+                found.append((numbers[node], output))
             else:
                 numbers[node] = len(numbers)
-                if since and node._sequence_nr() < since:  # pyright: ignore[reportPrivateUsage]
-                    older = node
+                if since and node._sequence_nr() < since:
+                    older.append(node)
                 kind = _KINDS.get(type(node)) or _kind(type(node))
-                found.append(kind.name)
+                found.append((kind.name, output))
+                acts = acts or kind.custom
                 if kind.holds:
-                    found.extend(_numbers(node, kind))
-                for child, _ in node.next_functions:
-                    pending.append(child)
-        return Graph(leaves, older, met, None if _COMPILED in found else hash(tuple(found)))
+                    found.extend(_numbers(node, kind, prints))
+                pending.extend(node.next_functions)
+        opaque = not _OPAQUE.isdisjoint(kind.name for kind in {_KINDS[type(node)] for node in numbers})
+        return Graph(leaves, older, met, acts and not opaque, None if opaque else tuple(found), tuple(prints))
+
+
+def signature(form: tuple[Hashable, ...] | None, names: Mapping[int, Hashable]) -> int | None:
+    """Return a number that graphs of one form have in common, within this process; None where there is no form.
+
+    Args:
+        form: see `Graph`.
+        names: of leaves that stay the same, by their ids; others are made anew in every evaluation, and all alike.
+    """
+    if form is None:
+        return None
+    return hash(tuple(names.get(part.key, "own") if type(part) is Leaf else part for part in form))
 
 
 def made_since(tensor: torch.Tensor, since: int) -> bool:
@@ -90,37 +123,61 @@ def sequence_number() -> int:
 
 
 class _Kind(NamedTuple):
-    """What is known of a type of node: name, attributes with numbers, whether Python made it, whether to look."""
+    """What is known of a type of node: name, attributes with numbers and tensors, if it is Python's, if it has any."""
 
     name: str
     numbers: tuple[str, ...]
+    tensors: tuple[str, ...]
     custom: bool
     holds: bool
 
 
 def _kind(node: type) -> _Kind:
     saved = [name for name in dir(node) if name.startswith("_saved_") and not name.endswith(("sizes", "strides"))]
-    # torch keeps the number by which a tensor is multiplied, divided or interpolated as a tensor without dimensions.
-    scales = node.__name__.startswith(("Mul", "Div", "Lerp"))
-    numbers = tuple(name for name in saved if scales or not hasattr(node, f"_raw{name}"))
-    custom = issubclass(node, torch.autograd.function.FunctionCtx)
-    _KINDS[node] = found = _Kind(node.__name__, numbers, custom, bool(numbers) or custom)
+    tensors = tuple(name for name in saved if hasattr(node, f"_raw{name}"))
+    tensors = tensors if node.__name__.startswith(_SCALING) else ()
+    numbers = tuple(name for name in saved if not hasattr(node, f"_raw{name}"))
+    custom = issubclass(node, torch.autograd.function.FunctionCtx) and not _is_ours(node)
+    _KINDS[node] = found = _Kind(node.__name__, numbers, tensors, custom, bool(numbers or tensors) or custom)
     return found
 
 
-def _numbers(node: Node, kind: _Kind) -> Iterator[Any]:
-    """Yield the numbers that a node holds and may scale gradients by."""
+def _is_ours(node: type) -> bool:
+    """Return whether a node is that of a solve inside f, which sees to itself."""
+    return getattr(node, "_forward_cls", node).__module__.startswith("revdeq.")
+
+
+def _numbers(node: Node, kind: _Kind, prints: list[torch.Tensor]) -> Iterator[Hashable]:
+    """Yield the numbers that a node holds and may scale gradients by, and add fingerprints of such tensors."""
     for name in kind.numbers:
-        value = getattr(node, name)
-        if type(value) is torch.Tensor and value.dim() == 0 and value.dtype in _PYTHON_DTYPES and not value.is_cuda:
-            value = _python_number(value)
-        if type(value) in _NUMBERS:
-            yield value
-    if kind.custom:
+        yield from _plain(getattr(node, name), prints)
+    for name in kind.tensors:
+        yield from _plain(getattr(node, name), prints)
+    if kind.custom and kind.name not in _OPAQUE:
         for name, value in vars(node).items():
-            if type(value) in _NUMBERS and not name.startswith("_"):
-                yield name
-                yield value
+            yield name
+            yield from _plain(value, prints)
+        for value in getattr(node, "saved_tensors", ()):
+            yield from _plain(value, prints)
+
+
+def _plain(value: Any, prints: list[torch.Tensor]) -> Iterator[Hashable]:
+    """Yield what tells a plain value from others: numbers, words, tuples of them; tensors leave a fingerprint."""
+    if isinstance(value, float):
+        yield value.hex()  # NaN is NaN
+    elif isinstance(value, int | str | complex):
+        yield value
+    elif type(value) in (tuple, list):
+        for item in value:
+            yield from _plain(item, prints)
+    elif hasattr(value, "tobytes"):
+        yield value.tobytes()  # of NumPy, on which nothing here depends
+    elif type(value) is torch.Tensor and not value.requires_grad:
+        # torch keeps the number by which a tensor is multiplied, divided or interpolated as one without dimensions.
+        if value.dim() == 0 and value.dtype in _PYTHON_DTYPES and value.device.type == "cpu":
+            yield from _plain(_python_number(value), prints)
+        elif value.layout == torch.strided and not value.is_quantized:
+            prints.append(fingerprint((value,)))
 
 
 def _python_number(tensor: torch.Tensor) -> Any:
@@ -134,7 +191,9 @@ def _python_number(tensor: torch.Tensor) -> Any:
 # Those in which torch keeps a Python number.
 _PYTHON_DTYPES = frozenset({torch.bool, torch.int64, torch.float64, torch.complex128})
 _KINDS: dict[type, _Kind] = {}
-_NUMBERS = (bool, int, float, complex, str)
+# Nodes whose saved tensors scale or choose gradients.
+_SCALING = ("Mul", "Div", "Lerp", "Where", "Masked", "Index", "Gather", "Mm", "Bmm", "Addmm", "Addcmul", "Addcdiv")
+_OPAQUE = frozenset({"CompiledFunctionBackward", "DifferentiableGraphBackward"})
 
 
 def _accumulating_kind() -> type:
@@ -145,5 +204,3 @@ def _accumulating_kind() -> type:
 
 
 _ACCUMULATES = _accumulating_kind()
-_INPUT = "input"
-_COMPILED = "CompiledFunctionBackward"

@@ -2,7 +2,7 @@
 
 import contextlib
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Hashable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -13,15 +13,15 @@ from revdeq._tree import Leaves
 
 
 class Tether:
-    """Tells whether a graph is alive that began at some tensors: whatever holds a part of it holds their nodes.
+    """Tells whether some nodes are alive: whatever holds a part of a graph holds the nodes at which it begins.
 
     Args:
-        tensors: where it begins; each was made by an operation.
+        nodes: of a graph.
     """
 
-    def __init__(self, tensors: Leaves) -> None:
+    def __init__(self, nodes: Iterable[Node]) -> None:
         knot = _Knot()
-        for node in nodes_of(tensors):
+        for node in nodes:
             held: Any = node.metadata
             held["revdeq"] = knot
         self._knot = weakref.ref(knot)
@@ -39,6 +39,11 @@ class _Knot:
 def nodes_of(tensors: Leaves) -> set[Node]:
     """Return the nodes that made some tensors."""
     return {t.grad_fn for t in tensors if t.grad_fn is not None}
+
+
+def ends_of(tensors: Leaves, name: str) -> dict[tuple[Node, int], Hashable]:
+    """Return where walks over a graph end that begins at some tensors, called by a name and their places."""
+    return {(t.grad_fn, t.output_nr): (name, i) for i, t in enumerate(tensors) if t.grad_fn is not None}
 
 
 def local_leaves(z: Leaves) -> tuple[Leaves, Leaves]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
@@ -36,6 +37,9 @@ _DRAWS = frozenset(
 )
 
 
+_HOOKS = (torch.Tensor.register_hook, torch.Tensor.register_post_accumulate_grad_hook, torch.Tensor.retain_grad)
+
+
 class ReadsSeen(TorchFunctionMode):
     """Collects the tensors that enter an operation and were not made by one before; see NOTE [What f reads].
 
@@ -45,6 +49,7 @@ class ReadsSeen(TorchFunctionMode):
     Attributes:
         generators: the random number generators named in a call, each with its state before the first such call.
         drew: whether an operation was seen that draws random numbers by its name.
+        hooks: whether a hook was set.
         initialised: whether an operation was seen that writes into a trainable tensor.
     """
 
@@ -57,7 +62,7 @@ class ReadsSeen(TorchFunctionMode):
         self._before: dict[int, torch.Tensor] = {}
         self._statistics: set[int] = set()
         self.generators: dict[int, tuple[torch.Generator, torch.Tensor]] = {}
-        self.drew = self.initialised = False
+        self.drew = self.initialised = self.hooks = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -85,6 +90,7 @@ class ReadsSeen(TorchFunctionMode):
                     self.initialised = True
                 elif owner is not None:
                     self._before.setdefault(id(owner), owner.detach().clone())
+        self.hooks = self.hooks or func in _HOOKS
         self.drew = self.drew or getattr(func, "__name__", "") in _DRAWS
         result = func(*args, **kwargs) if kwargs else func(*args)
         for tensor in (result,) if isinstance(result, torch.Tensor) else _tensors(result):
@@ -189,7 +195,7 @@ def version(tensor: torch.Tensor) -> int:
 
 def _memory(tensor: torch.Tensor) -> int | None:
     """Return what names the memory of a tensor, which its views and its `.data` share; None where it has none."""
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or is_functorch_wrapped_tensor(tensor):
         return None
     return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 

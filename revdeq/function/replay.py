@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
+from torch.autograd.graph import Node
 
 from revdeq._errors import GradientError
 from revdeq._tree import Leaves
-from revdeq.function.graph import Graph
+from revdeq.function.graph import Graph, signature
 from revdeq.function.linearisation import Linearisation
-from revdeq.function.local import local_leaves, nodes_of
+from revdeq.function.local import ends_of, local_leaves
 from revdeq.function.reads import Substituted
 from revdeq.function.sources import outliving
 
@@ -45,7 +46,10 @@ class Replay:
         self.args = function.with_arg_tensors(local)
         self._substitutes: dict[int, torch.Tensor] = {}
         captured: list[torch.Tensor] = []
-        replaced: list[torch.Tensor] = []
+        # What the leaves here are called in the forward pass.
+        places = [i for i, needed in enumerate(function.args_require) if needed]
+        self._names: dict[int, Hashable] = {id(t): ("args", i) for t, i in zip(self.arg_inputs, places, strict=True)}
+        self._replaced: dict[tuple[Node, int], Hashable] = {}
         pairs = zip(function.sources.read, function.captured, captured_needed, strict=True)
         for tensor, attached, needed in pairs:
             # The hooks of a captured tensor (and retain_grad) would run once a replay, on parts of the gradient. A
@@ -54,20 +58,24 @@ class Replay:
             own = attached is tensor and tensor.is_leaf and tensor.requires_grad and not tensor._backward_hooks
             if not own:
                 self._substitutes[id(tensor)] = tensor.detach().requires_grad_()
-                replaced.append(tensor)
+                if tensor.grad_fn is not None:
+                    self._replaced[tensor.grad_fn, tensor.output_nr] = id(tensor)
+            self._names[id(self._substitutes.get(id(tensor), tensor))] = id(tensor)
             if needed:
                 captured.append(self._substitutes.get(id(tensor), tensor))
         for tensor in function.constants:
             if tensor.requires_grad:  # it was frozen in the forward pass
                 self._substitutes[id(tensor)] = tensor.detach()
         self.inputs: Leaves = (*self.arg_inputs, *captured)
-        own = [t for t in function.sources.read if id(t) not in self._substitutes]
-        self._listed = {id(t) for t in (*self.arg_inputs, *own, *self._substitutes.values())}
         self._reached: set[int] = set()
-        self._replaced = {id(t) for t in replaced}
-        self._made_replaced = nodes_of(tuple(replaced))
         self._unlisted: list[weakref.ref[torch.Tensor]] = []
-        self._other_graphs: list[int] = []
+        self._differing: list[int] = []
+        self._prints: list[tuple[int, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]] = []
+
+    @property
+    def acts(self) -> bool:
+        """Whether f's backward may do more than compute, so that it must run once an evaluation and never in vain."""
+        return self._f.sources.acts
 
     def active(self) -> AbstractContextManager[None]:
         """Return a context with the surroundings of the forward pass; generators and buffers end as they were."""
@@ -94,9 +102,9 @@ class Replay:
 
     def evaluate(self, z: Leaves) -> Leaves:
         """Evaluate f at the leaves `z` in the grad mode that holds, with local args and captured tensors."""
-        self._f.surroundings.restore()
         mode = Substituted(self._substitutes) if self._substitutes else None
-        return self._f.evaluate(self._f.border.narrow(z), self.args, mode)
+        with self._f.surroundings.restored():
+            return self._f.evaluate(self._f.border.narrow(z), self.args, mode)
 
     def linearise(self, z: Leaves, k: int | None = None) -> Linearisation:
         """Evaluate f at `z` once, keeping the graph of this one evaluation.
@@ -110,27 +118,32 @@ class Replay:
         with torch.enable_grad():
             value = self.evaluate(given)
         values = (*value, *self._f.extras.now)
-        graph = Graph.of(values, self._made_replaced | nodes_of(given))
+        graph = Graph.of(values, self._replaced | ends_of(given, "z"))
         self._reached.update(graph.leaves)
-        if graph.met & self._made_replaced or graph.leaves.keys() & self._replaced:
+        if graph.met & set(self._replaced.values()) or self._substitutes.keys() & graph.leaves.keys():
             raise GradientError(
                 "function hands a captured tensor that is not a leaf, or that has hooks, to an operation where it "
                 "cannot be replaced (such as a custom torch.autograd.Function), so its gradient would be lost; "
                 "pass it in args."
             )
-        self._unlisted += [weakref.ref(leaf) for key, leaf in graph.leaves.items() if key not in self._listed]
+        self._unlisted += [weakref.ref(leaf) for key, leaf in graph.leaves.items() if key not in self._names]
         before = None if k is None else self._f.sources.graphs.get(k)
-        if k is not None and before is not None and graph.signature not in (None, before):
-            self._other_graphs.append(k)
+        if k is not None and before is not None:
+            found = signature(graph.form, self._names)
+            if None not in (found, before.signature) and found != before.signature:
+                self._differing.append(k)
+            elif graph.prints:
+                self._prints.append((k, graph.prints, before.prints))
         return Linearisation(local, values, self.inputs, len(value))
 
-    def mark(self) -> tuple[int, int]:
+    def mark(self) -> tuple[int, int, int]:
         """Return how much was noted so far, for `return_to`."""
-        return len(self._unlisted), len(self._other_graphs)
+        return len(self._unlisted), len(self._differing), len(self._prints)
 
-    def return_to(self, mark: tuple[int, int]) -> None:
+    def return_to(self, mark: tuple[int, int, int]) -> None:
         """Forget what was noted since the mark, of evaluations at states that the forward pass did not see."""
-        del self._unlisted[mark[0] :], self._other_graphs[mark[1] :]
+        for noted, length in zip((self._unlisted, self._differing, self._prints), mark, strict=True):
+            del noted[length:]
 
     def refuse_other_derivative(self) -> None:
         """Raise where f was differentiated otherwise than the forward pass would have been; no graph is left now.
@@ -146,12 +159,18 @@ class Replay:
                     "and eval(), merged weights, a parameter replaced); change that after the backward pass."
                 )
         self.refuse_unlisted()
-        if self._other_graphs:
+        differing = self._differing or [k for k, found, before in self._prints if len(found) != len(before)]
+        if not differing and self._prints:
+            found = torch.stack([p for _, now, _ in self._prints for p in now])
+            before = torch.stack([p for _, _, then in self._prints for p in then])
+            if not torch.equal(found, before):
+                differing = [k for k, now, then in self._prints if not torch.equal(torch.stack(now), torch.stack(then))]
+        if differing:
             raise GradientError(
-                f"the derivative of function does not repeat: evaluation {self._other_graphs[0]} has another graph in "
-                "the backward pass than in the forward pass though the values agree (a part detached by a counter, a "
-                "gradient scaled by a number that changed, a parameter frozen inside function); make every evaluation "
-                "the same, hand what changes from solve to solve in args, or use UnrolledAdjoint."
+                f"the derivative of function does not repeat: evaluation {differing[0]} has another graph in the "
+                "backward pass than in the forward pass though the values agree (a part detached by a counter, another "
+                "parameter chosen at random, a gradient scaled by a number or a mask that changed); make every "
+                "evaluation the same, hand what changes from solve to solve in args, or use UnrolledAdjoint."
             )
 
     def refuse_unlisted(self) -> None:

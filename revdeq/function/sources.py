@@ -10,16 +10,40 @@ outside is not. A tensor with a graph of its own that was not seen to enter cann
 
 import gc
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch.autograd.graph import Node
 
 from revdeq._errors import GradientError
 from revdeq._tree import Leaves
-from revdeq.function.graph import Graph
+from revdeq.function.graph import Ends, Graph, signature
 from revdeq.function.local import Tether
 from revdeq.function.reads import Substituted
+
+
+class Seen(NamedTuple):
+    """What is remembered of the graph of an evaluation.
+
+    Attributes:
+        signature: of its form, see `revdeq.function.graph.signature`.
+        prints: see `Graph`.
+    """
+
+    signature: int | None
+    prints: tuple[torch.Tensor, ...]
+
+
+class Noted(NamedTuple):
+    """What a walk over the graph of an evaluation found, while it is not known yet what outlives the graph."""
+
+    position: int
+    form: tuple[Hashable, ...] | None
+    prints: tuple[torch.Tensor, ...]
+    reached: frozenset[int]
+    unlisted: dict[int, weakref.ref[torch.Tensor]]
+    older: Tether | None
 
 
 class Sources:
@@ -31,62 +55,73 @@ class Sources:
     Attributes:
         read: the tensors as f names them, where a solve inside another one's f has others in their place.
         captured: what stands in their place.
-        graphs: the signature of the graph of every evaluation, by its position.
+        graphs: the signature of the graph of every evaluation, by its position, and fingerprints of what it holds.
+        acts: whether f's backward may do more than compute: it has hooks, or nodes written in Python.
     """
 
     def __init__(self, inside: Sequence[torch.Tensor]) -> None:
         self.read: Leaves = ()
         self.captured: Leaves = ()
-        self.graphs: dict[int, int | None] = {}
+        self.graphs: dict[int, Seen] = {}
+        self.acts = False
         self._inside = inside
-        self._listed = {id(t) for t in inside}
-        self._ends = {t.grad_fn for t in inside if t.grad_fn is not None}
-        self._depended_on: set[int] = set()
+        self._names: dict[int, Hashable] = {}
+        self._ends: dict[tuple[Node, int], Hashable] = {}
+        self._depended_on: set[Hashable] = set()
 
     @property
-    def ends(self) -> set[Node]:
+    def ends(self) -> Ends:
         """Where a walk over the graph of an evaluation ends, as it does at leaves."""
         return self._ends
 
     def take(self, tensors: Iterable[torch.Tensor]) -> None:
         """List tensors as sources."""
-        new = [t for t in tensors if id(t) not in self._listed]
-        if new:
-            current = tuple(Substituted.current(t) for t in new)
-            self.read, self.captured = (*self.read, *new), (*self.captured, *current)
-            self._listed.update(id(t) for t in (*new, *current))
-            self._ends.update(t.grad_fn for t in (*new, *current) if t.grad_fn is not None)
+        inside = {id(t) for t in self._inside}
+        new = [t for t in tensors if id(t) not in self._names and id(t) not in inside]
+        for t in new:
+            current = Substituted.current(t)
+            self.read, self.captured = (*self.read, t), (*self.captured, current)
+            for tensor in (t, current):
+                self._names[id(tensor)] = id(t)
+                if tensor.grad_fn is not None:
+                    self._ends[tensor.grad_fn, tensor.output_nr] = id(t)
 
-    def note(self, graph: Graph, position: int) -> list[weakref.ref[torch.Tensor]]:
-        """Take note of the graph of an evaluation, and return the leaves that are not listed.
+    def note(self, graph: Graph, position: int, seen: Iterable[torch.Tensor]) -> Noted:
+        """Take note of the graph of an evaluation, of which nothing is held, until `settle`.
 
         Args:
             graph: what the walk found.
             position: index of the evaluation.
+            seen: leaves that were seen to be read, whether or not they are reached.
+        """
+        self.acts = self.acts or graph.acts
+        self._depended_on |= graph.met
+        found = (*graph.leaves.values(), *seen)
+        unlisted = {id(t): weakref.ref(t) for t in found if id(t) not in self._names}
+        older = Tether(graph.older) if graph.older else None
+        return Noted(position, graph.form, graph.prints, frozenset(graph.leaves), unlisted, older)
+
+    def settle(self, noted: Noted) -> None:
+        """List the leaves of a dropped graph that are still alive: f did not make them for itself.
 
         Raises:
-            GradientError: it holds a node from before the evaluation that belongs to no tensor that is listed.
+            GradientError: the graph held a part from outside that belongs to no tensor that is listed.
         """
-        if graph.older is not None:
-            raise GradientError(
-                f"function reads a tensor that {graph.older.name()} made outside and that could not be seen to enter "
-                "an operation (inside a compiled or scripted function, or in a later evaluation alone), so its "
-                "gradient would be lost; pass it in args."
-            )
-        self.graphs[position] = graph.signature
-        self._depended_on.update(graph.leaves.keys() & self._listed)
-        return [weakref.ref(t) for key, t in graph.leaves.items() if key not in self._listed]
-
-    def take_outliving(self, leaves: Sequence[weakref.ref[torch.Tensor]]) -> None:
-        """List those leaves of a dropped graph that are still alive: f did not make them for itself."""
-        found = outliving(leaves)
-        self.take(found)
-        self._depended_on.update(id(t) for t in found)
+        if noted.older is not None and noted.older.holds:
+            gc.collect()
+            if noted.older.holds:
+                raise GradientError(
+                    "function reads a tensor with a graph of its own, made outside, that could not be seen to enter an "
+                    "operation (inside a compiled or scripted function, in a later evaluation alone, or returned as it "
+                    "is), so its gradient would be lost; pass it in args."
+                )
+        self.take(t for t in (reference() for reference in noted.unlisted.values()) if t is not None)
+        self._depended_on |= {self._names[key] for key in noted.reached & self._names.keys()}
+        self.graphs[noted.position] = Seen(signature(noted.form, self._names), noted.prints)
 
     def depended_on(self) -> list[torch.Tensor]:
         """Return the tensors, as f names them, that values of f were seen to depend on."""
-        pairs = zip(self.read, self.captured, strict=True)
-        return [t for t, current in pairs if {id(t), id(current)} & self._depended_on]
+        return [t for t in self.read if id(t) in self._depended_on]
 
 
 def outliving(leaves: Sequence[weakref.ref[torch.Tensor]]) -> list[torch.Tensor]:

@@ -101,6 +101,17 @@ class Surroundings:
             # `.data` leaves the version counter alone: other graphs may have saved the buffer.
             buffer.data.copy_(value)
 
+    @contextlib.contextmanager
+    def restored(self) -> Generator[None]:
+        """Put generators and buffers back for an evaluation in the backward pass, whose hooks draw as they go on."""
+        now = self._now() if self._draws else None
+        self.restore()
+        try:
+            yield
+        finally:
+            if now is not None:
+                now.restore()
+
     def forget(self) -> None:
         """Put back everything that evaluations of f have changed, as if there had been none."""
         self.restore()
@@ -125,16 +136,13 @@ class Surroundings:
 
     @contextlib.contextmanager
     def replayed(self) -> Generator[None]:
-        """Hold the switches of the forward pass inside the block; generators and updated tensors end as they were."""
-        before = self._now() if self._draws else None
+        """Hold the switches of the forward pass inside the block; updated tensors end as they were."""
         updated = self.updated
         values = [t.detach().clone() for t in updated]
         try:
             with self.flags.active(), torch.enable_grad():
                 yield
         finally:
-            if before is not None:
-                before.restore()
             for tensor, value in zip(updated, values, strict=True):
                 tensor.data.copy_(value)
 

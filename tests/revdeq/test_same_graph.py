@@ -1,9 +1,12 @@
 """A derivative that changes while the values stay is refused, and what a graph of its own allows in f works."""
 
+import copy
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,6 +17,7 @@ from revdeq import (
     PhantomAdjoint,
     Reversible,
     ReversibleAdjoint,
+    UnrolledAdjoint,
     solve,
 )
 
@@ -55,6 +59,57 @@ def with_another_power(h: torch.Tensor, call: int) -> torch.Tensor:
     return h.detach() * (h / h.detach()) ** (1.0 + call)
 
 
+class Scheduled(torch.autograd.Function):
+    """The identity, with a gradient that is scaled by what it is given, of any type."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, scale: Any) -> torch.Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        scale = ctx.scale[0] if isinstance(ctx.scale, tuple) else ctx.scale
+        return grad * scale, None
+
+
+def scheduled_in_numpy(h: torch.Tensor, call: int) -> torch.Tensor:
+    return Scheduled.apply(h, np.float64(1.0 / call))
+
+
+def scheduled_in_a_tuple(h: torch.Tensor, call: int) -> torch.Tensor:
+    return Scheduled.apply(h, (1.0 / call,))
+
+
+def scheduled_in_a_tensor(h: torch.Tensor, call: int) -> torch.Tensor:
+    return Scheduled.apply(h, torch.full((4,), 1.0 / call))
+
+
+def scaled_by_a_tensor(h: torch.Tensor, call: int) -> torch.Tensor:
+    return h.detach() + (h - h.detach()) * torch.full((4,), 1.0 / call)
+
+
+def masked(h: torch.Tensor, call: int) -> torch.Tensor:
+    return torch.where(torch.arange(4) < call % 3, h, h.detach())
+
+
+def straight_through_another_part(h: torch.Tensor, call: int) -> torch.Tensor:
+    part = h.chunk(2, -1)[call % 2]
+    return h.detach() + torch.cat([part - part.detach()] * 2, -1)
+
+
+def rolled(h: torch.Tensor, call: int) -> torch.Tensor:
+    turned = h.roll(call % 3, -1)
+    return h + (turned - turned.detach())
+
+
+ADAPTERS = [torch.zeros(4, requires_grad=True) for _ in range(2)]
+
+
+def with_another_adapter(h: torch.Tensor, call: int) -> torch.Tensor:
+    return h + ADAPTERS[call % 2] * h.detach()
+
+
 def calling(step: Step) -> Any:
     """Return a map that counts its calls, and hands the count to `step`, whose value does not depend on it."""
     calls: list[int] = []
@@ -66,7 +121,11 @@ def calling(step: Step) -> Any:
     return function
 
 
-CHANGING = [detached, annealed, interpolated, reversed_with_a_scale, with_another_power]
+CHANGING = [
+    *(detached, annealed, interpolated, reversed_with_a_scale, with_another_power),
+    *(scheduled_in_numpy, scheduled_in_a_tuple, scheduled_in_a_tensor, scaled_by_a_tensor, masked),
+    *(straight_through_another_part, rolled, with_another_adapter),
+]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +148,7 @@ def test_a_derivative_that_a_counter_changes_is_refused(step: Step, adjoint: Any
 def test_a_derivative_that_stays_is_that_of_plain_autograd(agree, step: Step):
     x = torch.linspace(-1.0, 1.0, 8, dtype=torch.float64).reshape(2, 4).requires_grad_()
     agree(
-        lambda z, x: torch.tanh(0.4 * step(z + 2.0, 3) + x), torch.zeros_like(x), x, (x,), max_steps=6, tolerance=1e-14
+        lambda z, x: torch.tanh(0.4 * step(z + 2.0, 4) + x), torch.zeros_like(x), x, (x,), max_steps=6, tolerance=1e-14
     )
 
 
@@ -214,3 +273,78 @@ def test_inputs_that_f_returns_as_they_are_leave_the_same_graph(agree):
 
     agree(f, start, x, (x, weight), max_steps=4, tolerance=1e-14)
     agree(lambda z, x: {"a": weight, "b": z["a"]}, start, x, (x, weight), max_steps=4, tolerance=1e-14)
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=repr)
+@pytest.mark.parametrize("how", ["hook", "backward"])
+def test_what_f_does_in_its_backward_is_done_once_an_evaluation(adjoint: Any, how: str):
+    # In float64 at beta .9 a segment of twelve steps cannot be undone to the bit.
+    adjoint = ReversibleAdjoint(segment=12) if adjoint.segment == 2 else adjoint
+    weight = torch.linspace(-0.2, 0.2, 16, dtype=torch.float64).reshape(4, 4).requires_grad_()
+    x = torch.linspace(-1.0, 1.0, 8, dtype=torch.float64).reshape(2, 4)
+    seen: list[float] = []
+
+    class Counted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, h: torch.Tensor) -> torch.Tensor:
+            return h.view_as(h)
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+            seen.append(float(grad.norm()))
+            return grad
+
+    def f(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        h = z @ weight
+        if how == "hook":
+            h.register_hook(lambda grad: seen.append(float(grad.norm())))
+        else:
+            h = Counted.apply(h)
+        return torch.tanh(h + x)
+
+    counts: list[list[float]] = []
+    for used in (adjoint, UnrolledAdjoint()):
+        seen.clear()
+        solve(f, torch.zeros_like(x), x, solver=Reversible(0.9), adjoint=used, max_steps=12).z1.sum().backward()
+        counts.append(sorted(seen))
+    assert len(counts[0]) == 24
+    assert counts[0] == pytest.approx(counts[1], rel=1e-12)
+
+
+def test_noise_that_a_hook_draws_beside_dropout_goes_on(agree):
+    drawn: list[float] = []
+    x = torch.linspace(-1.0, 1.0, 8).reshape(2, 4).requires_grad_()
+
+    def f(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        h = torch.nn.functional.dropout(0.4 * z, 0.5) + x
+        h.register_hook(lambda grad: drawn.append(float(torch.randn(()))))
+        return torch.tanh(h)
+
+    solve(f, torch.ones_like(x), x, solver=Reversible(0.8), max_steps=4).z1.sum().backward()
+    assert len(set(drawn)) == 8
+
+
+def test_modules_made_within_f_are_nobodys(agree):
+    x = torch.linspace(-1.0, 1.0, 8, dtype=torch.float64).reshape(2, 4).requires_grad_()
+    layer = nn.Linear(4, 4).double()
+
+    def f(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(0.3 * copy.deepcopy(layer)(z) + 0.3 * layer(z) + x)
+
+    agree(f, torch.zeros_like(x), x, (x, *layer.parameters()), max_steps=5, tolerance=1e-14)
+
+
+def test_branches_in_threads_and_changes_in_place_within_transforms_work(agree):
+    x = torch.linspace(-1.0, 1.0, 8, dtype=torch.float64).reshape(2, 4).requires_grad_()
+    left, right = (torch.full((4, 4), 0.1 * i, dtype=torch.float64, requires_grad=True) for i in (1, 2))
+
+    def parallel(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        with ThreadPoolExecutor(2) as pool:
+            a, b = pool.map(lambda weight: z @ weight, [left, right])
+        return torch.tanh(a + b + x)
+
+    def mapped(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.vmap(lambda z, x: (z @ left).add_(x).tanh())(z, x)
+
+    agree(parallel, torch.zeros_like(x), x, (x, left, right), max_steps=5, tolerance=1e-14)
+    agree(mapped, torch.zeros_like(x), x, (x, left), max_steps=5, tolerance=1e-14)

@@ -14,7 +14,7 @@ from revdeq._environment import RandomState, graph_kernels
 from revdeq._tree import Leaves, flatten, unflatten
 from revdeq.function import Function
 from revdeq.function.graph import Graph
-from revdeq.function.local import nodes_of
+from revdeq.function.local import ends_of
 from revdeq.function.reach import is_materialised
 from revdeq.function.reads import ReadsSeen, Substituted
 from verify.certificate.source import Source
@@ -117,7 +117,7 @@ class Specimen:
         trained = reads.trainable()
         seen = (*state, *self._given.values(), *trained)
         known = {id(tensor) for tensor in seen}
-        trained += [leaf for key, leaf in Graph.of(value, nodes_of(seen)).leaves.items() if key not in known]
+        trained += [leaf for key, leaf in Graph.of(value, ends_of(seen, "read")).leaves.items() if key not in known]
         self._names = names_of_tensors(self.function)
         self.captured = {self._name(tensor, place): tensor for place, tensor in enumerate(trained)}
         constants = [*reads.constants(), *(tensor for tensor, _ in self._updated)]

@@ -80,7 +80,7 @@ def changed(_: Any) -> Iterator[str]:
         weight, gain = (0.1 * torch.ones(4, 4)).requires_grad_(), [torch.tensor(1.0)]
         adjoint = ReversibleAdjoint(segment=segment)
         found = solve(
-            lambda z, _, weight=weight, gain=gain: torch.tanh(gain[0] * (z @ weight) + 0.5),
+            lambda z, _, weight=weight, gain=gain: torch.tanh(z @ weight + 0.5 * gain[0]),
             torch.ones(2, 4),
             solver=Reversible(0.8),
             adjoint=adjoint,
