@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from reports.commands.certify import certify
+from reports.commands.check import check
 from reports.commands.compare import compare
 from reports.commands.gate import gate
 from reports.commands.ledger import ledger
@@ -28,6 +29,7 @@ app.command("gate")(gate)
 app.command("merge")(merge)
 app.command("report")(report)
 app.command("compare")(compare)
+app.command("check")(check)
 app.command("certify")(certify)
 app.add_typer(ledger, name="ledger")
 app.command("plan")(plan)

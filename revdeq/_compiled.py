@@ -25,6 +25,7 @@ from revdeq._errors import GradientError
 from revdeq._half_step import PulledBack
 from revdeq._residual import per_sample, sample_shape
 from revdeq._tree import Leaves, Structure, Tree, flatten, unflatten
+from revdeq.adjoint.base import transformed
 from revdeq.arithmetic.floating import scaled
 from revdeq.function import Function, Replay
 from revdeq.function.border import BatchDims
@@ -43,6 +44,7 @@ class CompiledFunction(Function):
 
     Raises:
         RuntimeError: this release of torch cannot compile a VJP.
+        GradientError: a torch.func transform or forward-mode AD is active.
         TypeError, ValueError: as for `Function`, or f updates running statistics.
     """
 
@@ -56,6 +58,11 @@ class CompiledFunction(Function):
         extras: Extras | None = None,
     ) -> None:
         _refuse_old_torch()
+        if transformed():
+            raise GradientError(
+                "compile is True inside a torch.func transform or forward-mode AD, which cannot follow compiled half "
+                "steps; give compile=False there."
+            )
         super().__init__(function, z0, args, batch_dims=batch_dims, extras=extras)
         if self.extras.has_aux or self.extras.with_step:
             raise ValueError("compile is True, which has_aux and with_step do not go with; give compile=False.")
@@ -64,9 +71,9 @@ class CompiledFunction(Function):
                 "function updates running statistics and compile is True; put its normalisation layers in eval mode, "
                 "or give compile=False."
             )
-        self._local = tuple(t.detach().requires_grad_(t.requires_grad) for t in self.arg_tensors)
+        self._alias_args()
         self._taken: set[Callable[..., Any]] = set()
-        self._map = self.map_of(self.with_arg_tensors(self._local))
+        self._map = self.map_of(self.with_arg_tensors(self._aliases))
 
     def __call__(self, z: Leaves) -> Leaves:
         """Evaluate f once in the forward pass."""
@@ -150,7 +157,7 @@ class CompiledFunction(Function):
 
     def _list(self, read: Sequence[torch.Tensor], states: Leaves) -> None:
         """Sort what the graph reads into captured tensors and constants."""
-        known = {id(t) for t in (*states, *self._local)}
+        known = {id(t) for t in (*states, *self._aliases)}
         outside = list({id(t): t for t in read if id(t) not in known}.values())
         trainable = [t for t in outside if t.requires_grad]
         for t in trainable:
@@ -163,7 +170,7 @@ class CompiledFunction(Function):
         if isinstance(self.function, torch.nn.Module):
             # A later evaluation may read the other parameters: a module decides that by its data.
             trainable += [t for t in self.function.parameters() if t.requires_grad and id(t) not in ids]
-        self.read = self.captured = tuple(trainable)
+        self.sources.take(trainable)
         self.constants = tuple(t for t in outside if not t.requires_grad and not t.is_inference())
 
 

@@ -62,8 +62,8 @@ def _weights(words: Tensor) -> Tensor:
 _BLOCKS = 64
 
 
-def sketch(leaves: Leaves) -> Tensor:
-    """Return sums of the components with fixed signs over 64 parts of the tensors: float64, shape (leaves, 64).
+def sketch(leaves: Leaves, lead: int = 0) -> Tensor:
+    """Return sums of the components with fixed signs over 64 parts of the tensors: float64, shape (..., leaves, 64).
 
     For two tensors that differ by d, the squares of the differences of their sketches add up to |d|^2 in the mean over
     signs, so that a sketch says how far apart they are, where a fingerprint says whether they are. For any d but some
@@ -71,12 +71,14 @@ def sketch(leaves: Leaves) -> Tensor:
 
     Args:
         leaves: tensors of floating dtypes.
+        lead: number of first dimensions, which all leaves share, over which there is a sketch of each entry.
     """
-    return torch.stack([_sketch(leaf) for leaf in leaves])
+    return torch.stack([_sketch(leaf, lead) for leaf in leaves], dim=-2)
 
 
-def _sketch(leaf: Tensor) -> Tensor:
-    flat = torch.nan_to_num(leaf.detach().reshape(-1).to(torch.float64))
-    flat = torch.nn.functional.pad(flat, (0, -flat.numel() % _BLOCKS))
-    signs = 1.0 - 2.0 * ((_weights(flat.view(torch.int64)) >> 40) & 1)
-    return (flat * signs).view(_BLOCKS, -1).sum(dim=1)
+def _sketch(leaf: Tensor, lead: int) -> Tensor:
+    flat = torch.nan_to_num(leaf.detach().unsqueeze(-1).flatten(lead).to(torch.float64))
+    flat = torch.nn.functional.pad(flat, (0, -flat.shape[-1] % _BLOCKS))
+    words = torch.empty(flat.shape[-1], dtype=torch.int64, device=flat.device)
+    signs = 1.0 - 2.0 * ((_weights(words) >> 40) & 1)
+    return (flat * signs).unflatten(-1, (_BLOCKS, -1)).sum(dim=-1)

@@ -144,7 +144,9 @@ def _iterate_to_tolerance(f: Evaluate, solver: Iteration, z0: Leaves, stopping: 
             breaking = ~torch.isfinite(now) & ~broken
             broken = broken | breaking
             active = ~met & ~broken
-            going, failing = torch.stack((active.any(), breaking.any())).tolist()
+            # One number, which waits for the device once; older releases of torch read no list inside a transform.
+            told = int(active.any() + 2 * breaking.any())
+            going, failing = told & 1, told & 2
         if failing:
             state = where_active(~breaking, state, start)
         if n == stopping.max_steps or not going:

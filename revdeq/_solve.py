@@ -16,6 +16,7 @@ from revdeq.adjoint import Adjoint, ImplicitAdjoint, ReversibleAdjoint, Unrolled
 from revdeq.function import Function
 from revdeq.function.border import BatchDims
 from revdeq.function.extras import Extras, HasAux
+from revdeq.function.linearisation import repeatability
 from revdeq.function.surroundings import is_symbolic
 from revdeq.solver import Reversible, Solver
 
@@ -44,6 +45,7 @@ def solve(
     throw: bool = True,
     batch_dims: BatchDims | None = None,
     save_at: Sequence[int] = (),
+    y0: State | None = None,
 ) -> Solution[State]: ...
 @overload
 def solve(
@@ -61,6 +63,7 @@ def solve(
     has_aux: HasAux | None,
     with_step: bool = False,
     save_at: Sequence[int] = (),
+    y0: State | None = None,
 ) -> Solution[State]: ...
 @overload
 def solve(
@@ -78,6 +81,7 @@ def solve(
     has_aux: HasAux | None = None,
     with_step: bool,
     save_at: Sequence[int] = (),
+    y0: State | None = None,
 ) -> Solution[State]: ...
 def solve(
     function: Callable[..., Any],
@@ -94,6 +98,7 @@ def solve(
     has_aux: HasAux | None = None,
     with_step: bool = False,
     save_at: Sequence[int] = (),
+    y0: State | None = None,
 ) -> Solution[State]:
     """Iterate z = function(z, args) from z0 and return the final states, with gradients as the adjoint defines them.
 
@@ -130,6 +135,9 @@ def solve(
             the adjoints of the fixed point, since such a function has none.
         save_at: numbers of steps after which the state is wanted too; `Solution.saved` has them, differentiable. For a
             fixed number of steps, with `ReversibleAdjoint` and `UnrolledAdjoint`.
+        y0: the second state at the start, like z0, with a gradient as z0 has; None for z0 itself. With z0 and y0 the z1
+            and y1 of an earlier solve, `Reversible` goes on where that one ended, but for the digits of wider states
+            that z1 and y1 do not hold; steps are counted from 0 again. Not with bitwise arithmetic.
 
     Returns:
         The solution; z1 and y1 have the structure and dtypes of z0.
@@ -172,9 +180,11 @@ def solve(
             "tolerance asks for one; leave rtol and atol out, and use ReversibleAdjoint, CheckpointedAdjoint or "
             "UnrolledAdjoint."
         )
+    if y0 is not None and not solver.couples:
+        raise ValueError(f"y0 is given, and {solver!r} has no second state; leave it out, or use Reversible.")
     if save_at and not adjoint.saves:
         raise ValueError(f"save_at is given, and {adjoint!r} cannot; use ReversibleAdjoint or UnrolledAdjoint.")
-    return _solve_untraced(function, z0, args, solver, adjoint, stopping, throw, batch_dims, extras)
+    return _solve_untraced(function, z0, args, solver, adjoint, stopping, throw, batch_dims, extras, y0)
 
 
 def natural_adjoint(solver: Solver) -> Adjoint:
@@ -199,11 +209,13 @@ def _solve(
     throw: bool,
     batch_dims: BatchDims | None,
     extras: Extras,
+    y0: Any,
 ) -> Solution[Any]:
     if is_symbolic(tuple(leaf for leaf in flatten(z0)[0] if isinstance(leaf, torch.Tensor))):
         solver, adjoint, throw = _without_values(solver, stopping), UnrolledAdjoint(), False
     with graph_kernels() if torch.is_grad_enabled() else nullcontext():
         f = _function(solver)(function, z0, args, batch_dims=batch_dims, extras=extras)
+        f.y0 = () if y0 is None else f.border.second(y0)
         bound = solver.bound_to(f, stopping.max_steps)
         attached = adjoint.run(f, bound, stopping)
         f.finish()
@@ -309,7 +321,8 @@ class _Residual:
         # Nothing needs a gradient here: a replay brings back the surroundings and leaves no trace.
         replay = self._f.replay(self._f.arg_tensors, [False] * len(self._f.captured))
         with replay.active(), torch.no_grad():
-            if not self._f.last_repeats(replay.evaluate):
+            moved = self._f.difference_of_last(replay.evaluate)
+            if moved is not None and not moved <= repeatability(self._f.roundoff):
                 raise RuntimeError(
                     "the residual was asked for after something that function reads has changed (an optimiser's step, "
                     "for example), so it would not be that of the solve; read Solution.residual before that."

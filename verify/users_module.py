@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -10,6 +11,13 @@ from types import ModuleType
 
 
 _OWN = ("revdeq", "verify", "reports")
+
+
+def look_where_called() -> None:
+    """Look for modules in the current folder too, as `python -m` does and a console script does not."""
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
 
 
 def import_users_module(name: str) -> ModuleType:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import typer
 from rich.console import Console
 
 from reports.commands.status import COULD_NOT_RUN, leave, user_errors
+from verify.users_module import look_where_called
 
 
 if TYPE_CHECKING:
@@ -61,10 +61,7 @@ def certify(
     from verify.certificate.alone import recheck_program
     from verify.reference.graph import TracingError, UnsupportedOperationError
 
-    folder = os.getcwd()
-    if folder not in sys.path:
-        # A console script does not look for modules where it is called; `python -m` does.
-        sys.path.insert(0, folder)
+    look_where_called()
     refusals = (SourceError, TracingError, UnsupportedOperationError, _SettingsError, OSError)
     with user_errors(*refusals), _interruption(), _stages() as progress:
         settings = _settings(

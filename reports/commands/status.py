@@ -29,6 +29,10 @@ def user_errors(*more: type[Exception]) -> Generator[None]:
     except (ReportError, ResultsError, LedgerError, *more) as error:
         typer.echo(f"revdeq: {printable(str(error))}", err=True)
         raise typer.Exit(COULD_NOT_RUN) from None
+    except SystemExit as error:
+        # Nothing of ours ends so: what the user named does, and its status would be taken for a verdict.
+        typer.echo(f"revdeq: what was loaded ended the program with sys.exit({error.code!r}).", err=True)
+        raise typer.Exit(COULD_NOT_RUN) from None
     except KeyboardInterrupt:
         # Left alone, this would end with status 1, which is a verdict.
         typer.echo("revdeq: interrupted; what was finished is kept, and the same command goes on from there.", err=True)

@@ -41,11 +41,10 @@ class Anchored(Record):
     Args:
         f: the function.
         segments: where they are.
-        as_replayed: see `Record`.
     """
 
-    def __init__(self, f: Function, segments: Segments, *, as_replayed: bool) -> None:
-        super().__init__(f, as_replayed=as_replayed)
+    def __init__(self, f: Function, segments: Segments) -> None:
+        super().__init__(f)
         self._segments = segments
         self._starts = frozenset(segments.starts or ()) if not isinstance(segments.starts, range) else segments.starts
         self._anchors: list[tuple[Leaves, Leaves]] = []
@@ -124,4 +123,4 @@ class Anchored(Record):
                 found[0] = fingerprint(value)
         differing = (torch.stack(found) != prints).nonzero().reshape(-1).tolist()
         if differing:
-            raise not_repeated(f"evaluation {2 * steps.start + max(0, differing[0] - 1)}")
+            raise not_repeated(f"evaluation {2 * steps.start + max(0, differing[0] - 1)}", way.replay)

@@ -2,11 +2,13 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, NoReturn
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple, NoReturn, TypeAlias
 
 import torch
-from torch._C._functorch import peek_interpreter_stack
+from torch._C import _is_fwd_grad_enabled as is_fwd_grad_enabled  # pyright: ignore[reportPrivateUsage]
+from torch._C._functorch import is_legacy_batchedtensor, peek_interpreter_stack
+from torch.autograd import forward_ad
 
 from revdeq._errors import GradientError
 from revdeq._iterate import Outcome, Watch, iterate
@@ -14,7 +16,7 @@ from revdeq._narrowing import narrow
 from revdeq._residual import Stopping, masked, per_sample
 from revdeq._solution import Health, Result
 from revdeq._tree import Leaves
-from revdeq.function import Function
+from revdeq.function import Function, Replay
 from revdeq.solver.base import Evaluate, Iteration
 
 
@@ -36,6 +38,10 @@ class Attached(NamedTuple):
     health: Health | None
     aux: Leaves = ()
     saved: tuple[Leaves, ...] = ()
+
+
+OnHealth: TypeAlias = Callable[[Health], object]
+"""Is called with the `Health` in every backward pass, for loggers."""
 
 
 class Adjoint(ABC):
@@ -63,6 +69,38 @@ class Adjoint(ABC):
         Raises:
             TypeError: this adjoint cannot differentiate this solver; the sentence names one that can.
         """
+
+
+def validated_on_health(on_health: object) -> OnHealth | None:
+    """Return the callback.
+
+    Raises:
+        TypeError: it is neither callable nor None.
+    """
+    if on_health is not None and not callable(on_health):
+        raise TypeError(f"on_health is a {type(on_health).__name__}; it must be callable as on_health(health).")
+    return on_health
+
+
+def reporting(outputs: Leaves, on_health: OnHealth | None) -> Health | None:
+    """Return the health of a gradient that autograd takes by itself: it counts passes, and reports each as it begins.
+
+    Args:
+        outputs: what the solve returns.
+        on_health: whom to tell; None for nobody, and no health.
+    """
+    trained = [leaf for leaf in outputs if leaf.requires_grad]
+    if on_health is None:
+        return None
+    health = Health()
+
+    def report(_: torch.Tensor) -> None:
+        health.begin_pass()
+        on_health(health)
+
+    if trained:
+        torch.autograd.graph.register_multi_grad_hook(trained, report, mode="any")
+    return health
 
 
 def final_leaves(leaves: Leaves, outcome: Outcome, f: Function) -> Leaves:
@@ -125,6 +163,16 @@ def refuse_forward_mode() -> NoReturn:
     )
 
 
+def transformed() -> bool:
+    """Return whether a transform of torch.func, or forward-mode AD, follows what is computed now."""
+    return bool(peek_interpreter_stack()) or (in_forward_mode() and is_fwd_grad_enabled())
+
+
+def in_forward_mode() -> bool:
+    """Return whether tensors may have tangents now."""
+    return forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]
+
+
 def refuse_transforms() -> None:
     """Raise where an adjoint that cannot run inside torch.func transforms was called in one.
 
@@ -135,6 +183,24 @@ def refuse_transforms() -> None:
         raise GradientError(
             "this adjoint was called inside a torch.func transform (grad, vmap, jvp ...), which cannot run its "
             "backward pass; use UnrolledAdjoint there."
+        )
+
+
+def refuse_batched(what: str, cotangents: Sequence[torch.Tensor | None]) -> None:
+    """Raise where a backward pass that reads values is run for many cotangents at once.
+
+    Args:
+        what: they are of, in words.
+        cotangents: None for zero.
+
+    Raises:
+        GradientError: they are a batch, or a transform follows them.
+    """
+    if peek_interpreter_stack() or any(c is not None and is_legacy_batchedtensor(c) for c in cotangents):
+        raise GradientError(
+            f"cotangents of {what} came in a batch (is_grads_batched=True, vectorize=True, or a torch.func transform "
+            "round torch.autograd.grad), and the solve was outside of it; take torch.func.jacrev, torch.func.hessian, "
+            "or vmap of torch.func.vjp, with the solve inside, or a loop over the cotangents."
         )
 
 
@@ -162,30 +228,32 @@ def iterate_without_graph(
 
 def wants_gradient(f: Function) -> bool:
     """Whether anything that f depends on requires grad, and grad mode is on."""
-    return torch.is_grad_enabled() and any(t.requires_grad for t in (*f.z0, *f.arg_tensors, *f.captured))
+    return torch.is_grad_enabled() and any(t.requires_grad for t in (*f.z0, *f.y0, *f.arg_tensors, *f.captured))
 
 
-class _NoSecondDerivative(torch.autograd.Function):
-    """The identity on gradients that were computed without a graph; differentiating them raises."""
+class _NoDerivative(torch.autograd.Function):
+    """The identity on tensors that were computed without a graph; differentiating them raises."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, count: int, *tensors: torch.Tensor) -> Leaves:
+    def forward(ctx: torch.autograd.function.FunctionCtx, order: str, count: int, *tensors: torch.Tensor) -> Leaves:
+        ctx.order = order  # pyright: ignore[reportAttributeAccessIssue]
         return tuple(t.view_as(t) for t in tensors[:count])
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *grads: torch.Tensor) -> torch.Tensor:
         raise GradientError(
-            "second derivatives were asked of an adjoint that has only first ones; use UnrolledAdjoint to "
+            f"{ctx.order} derivatives were asked of an adjoint that has none; use UnrolledAdjoint to "  # pyright: ignore[reportAttributeAccessIssue]
             "differentiate the gradient."
         )
 
 
-def refuse_second_derivative(
-    grads: tuple[torch.Tensor | None, ...], sources: tuple[torch.Tensor | None, ...]
+def refuse_derivative(
+    order: str, grads: tuple[torch.Tensor | None, ...], sources: Sequence[torch.Tensor | None]
 ) -> tuple[torch.Tensor | None, ...]:
     """Return the gradients so that differentiating them raises, where the caller records a graph of the backward pass.
 
     Args:
+        order: of the derivative that would be, "second" or "third".
         grads: gradients computed without a graph; None for those not needed.
         sources: the tensors on which they depend.
     """
@@ -193,16 +261,22 @@ def refuse_second_derivative(
         return grads
     present = [g for g in grads if g is not None]
     anchors = [t for t in sources if t is not None and t.requires_grad]
-    guarded = iter(_NoSecondDerivative.apply(len(present), *present, *anchors) if present else ())
+    guarded = iter(_NoDerivative.apply(order, len(present), *present, *anchors) if present else ())
     return tuple(None if g is None else next(guarded) for g in grads)
 
 
-def not_repeated(where: str) -> GradientError:
+def not_repeated(where: str, replay: Replay | None = None) -> GradientError:
     """Return the refusal of a function that changed between the passes.
 
     Args:
         where: at which evaluation that was seen, in words.
+        replay: what evaluated it, if a replay did.
+
+    Raises:
+        GradientError: instead, where it is known what changed.
     """
+    if replay is not None:
+        replay.refuse_unlisted()
     return GradientError(
         f"function does not repeat: evaluated again in the backward pass it returned other values ({where}), so it is "
         "not one map, or something that it reads has changed since the forward pass (an attribute of a module, "

@@ -14,7 +14,17 @@ from revdeq._fingerprint import sketch
 from revdeq._iterate import Masks, Outcome, completed, iterate, masked_step
 from revdeq._residual import Stopping
 from revdeq._tree import Leaves, flatten, unflatten
-from revdeq.adjoint.base import Adjoint, Attached, evaluations_in_steps, final_leaves, not_repeated, refuse_transforms
+from revdeq.adjoint.base import (
+    Adjoint,
+    Attached,
+    OnHealth,
+    evaluations_in_steps,
+    final_leaves,
+    not_repeated,
+    refuse_transforms,
+    reporting,
+    validated_on_health,
+)
 from revdeq.function import Function
 from revdeq.function.linearisation import repeatability
 from revdeq.solver.base import Iteration, State
@@ -30,9 +40,10 @@ class CheckpointedAdjoint(Adjoint):
 
     Args:
         segment: steps in a segment, an int >= 1; None for about sqrt(max_steps), which stores the least.
+        on_health: called at the beginning of every backward pass through z1 or y1 with a `Health` that counts them.
 
     Raises:
-        TypeError: segment is neither an int nor None.
+        TypeError: segment is neither an int nor None, or on_health neither callable nor None.
         ValueError: segment < 1.
 
     References:
@@ -41,7 +52,8 @@ class CheckpointedAdjoint(Adjoint):
         Chen, Xu, Zhang, Guestrin, Training deep nets with sublinear memory cost, arXiv 1604.06174.
     """
 
-    def __init__(self, segment: int | None = 1) -> None:
+    def __init__(self, segment: int | None = 1, *, on_health: OnHealth | None = None) -> None:
+        self.on_health = validated_on_health(on_health)
         self.segment = None if segment is None else validated_count("segment", segment, example=4)
 
     def __repr__(self) -> str:
@@ -59,11 +71,13 @@ class CheckpointedAdjoint(Adjoint):
                 self._run_to_tolerance(f, solver, stopping) if stopping.by_tolerance else self._run(f, solver, stopping)
             )
         coupled = solver.coupled(outcome.state)
+        z1 = final_leaves(solver.estimate(outcome.state), outcome, f)
+        y1 = None if coupled is None else final_leaves(coupled, outcome, f)
         return Attached(
-            final_leaves(solver.estimate(outcome.state), outcome, f),
-            None if coupled is None else final_leaves(coupled, outcome, f),
+            z1,
+            y1,
             outcome._replace(state=None),
-            None,
+            reporting((*z1, *(y1 or ())), self.on_health),
             aux,
         )
 

@@ -11,18 +11,19 @@ from revdeq._solution import Health
 from revdeq._tree import Leaves
 from revdeq.adjoint.base import (
     Attached,
+    OnHealth,
     broken_samples,
     final_leaves,
     iterate_without_graph,
     not_repeated,
     refuse_dependence,
+    refuse_derivative,
     refuse_forward_mode,
-    refuse_second_derivative,
     wants_gradient,
 )
 from revdeq.adjoint.totals import Totals
 from revdeq.function import Function, Replay
-from revdeq.function.linearisation import PartialLeaves
+from revdeq.function.linearisation import PartialLeaves, repeatability
 from revdeq.solver.base import Iteration
 
 
@@ -31,7 +32,12 @@ PullBack: TypeAlias = Callable[[Replay, Leaves, Leaves], PartialLeaves]
 
 
 def run_for_fixed_point(
-    f: Function, solver: Iteration, stopping: Stopping, pull_back: PullBack, health: Health | None
+    f: Function,
+    solver: Iteration,
+    stopping: Stopping,
+    pull_back: PullBack,
+    health: Health,
+    on_health: OnHealth | None,
 ) -> Attached:
     """Iterate without a graph and attach the gradient that `pull_back` computes from z1.
 
@@ -42,7 +48,8 @@ def run_for_fixed_point(
         solver: the iteration.
         stopping: when it ends.
         pull_back: the rule; called with grad mode on, inside the surroundings of the forward pass.
-        health: what the backward pass fills in, if anything.
+        health: what the backward pass fills in.
+        on_health: whom to tell; None for nobody.
 
     Raises:
         GradientError: called inside torch.func transforms.
@@ -56,7 +63,7 @@ def run_for_fixed_point(
     aux = _aux_at(f, at)
     if wants_gradient(f):
         states = z1 if y1 is None else (*z1, *y1)
-        plan = _Plan(f, pull_back, outcome, len(states))
+        plan = _Plan(f, pull_back, outcome, len(states), health, on_health)
         kept = _Saved((*states, *aux), at, f.constants)
         final = _AtFixedPoint.apply(plan, kept, *f.z0, *f.arg_tensors, *f.captured)
         z1, y1 = final[: len(z1)], None if y1 is None else final[len(z1) : len(states)]
@@ -87,6 +94,8 @@ class _Plan(NamedTuple):
     pull_back: PullBack
     outcome: Outcome
     states: int
+    health: Health
+    on_health: OnHealth | None
 
 
 class _Saved(NamedTuple):
@@ -114,15 +123,17 @@ class _AtFixedPoint(torch.autograd.Function):
         z1, sources = saved[:count], saved[ctx.first_source :]
         args, captured = sources[: len(f.arg_tensors)], sources[len(f.arg_tensors) :]
         needed = ctx.needs_input_grad[2 + count :]
-        replay = f.replay(args, needed[len(args) :])
+        replay, health = f.replay(args, needed[len(args) :]), plan.health
+        health.begin_pass()
         with torch.no_grad():
             if plan.outcome.residual is not None:
                 refuse_dependence(broken_samples(plan.outcome), cotangents[: plan.states])
             c = tuple(_sum(cotangents[i : plan.states : count], z) for i, z in enumerate(z1))
             to_aux = cotangents[plan.states :]
             with replay.active():
-                if not f.last_repeats(replay.evaluate):
-                    raise not_repeated("the last one of the forward pass")
+                health.replay_error = f.difference_of_last(lambda at: replay.linearise(at, f.last_position).value)
+                if health.replay_error is not None and not health.replay_error <= repeatability(f.roundoff):
+                    raise not_repeated("the last one of the forward pass", replay)
                 totals = Totals(len(replay.inputs))
                 if any(part is not None for part in to_aux):
                     to_state, to_inputs = replay.linearise(z1).pull_back_aux(to_aux)
@@ -130,12 +141,15 @@ class _AtFixedPoint(torch.autograd.Function):
                     totals.add(to_inputs)
                 totals.add(plan.pull_back(replay, z1, c))
                 inputs = totals.sums()
-            f.refuse_unreached(replay)
+            replay.refuse_other_derivative()
+            health.verified = None if health.replay_error is None else health.replay_error == 0.0
+            if plan.on_health is not None:
+                plan.on_health(health)
         remaining = iter(inputs)
         from_args = [next(remaining) if required else None for required in f.args_require]
         from_captured = [next(remaining) if need else None for need in needed[len(args) :]]
         grads = tuple(g if need else None for g, need in zip((*from_args, *from_captured), needed, strict=True))
-        guarded = refuse_second_derivative(grads, (*cotangents, *args, *captured))
+        guarded = refuse_derivative("second", grads, (*cotangents, *args, *captured))
         return (None, None, *(None,) * count, *guarded)
 
     @staticmethod

@@ -10,7 +10,7 @@ from revdeq._iterate import Outcome, iterate
 from revdeq._residual import Stopping
 from revdeq._solution import Health, Result
 from revdeq._tree import Leaves
-from revdeq.adjoint.base import Adjoint, Attached
+from revdeq.adjoint.base import Adjoint, Attached, OnHealth, validated_on_health
 from revdeq.adjoint.fixed_point import run_for_fixed_point
 from revdeq.function import Function, Replay
 from revdeq.function.linearisation import Linearisation, PartialLeaves
@@ -35,6 +35,7 @@ class ImplicitAdjoint(Adjoint):
             needs no contraction, only a regular I - K.
         throw: whether a linear solve that misses its tolerance raises `GradientError`; otherwise the residual stands
             in `Solution.health.adjoint_residual`.
+        on_health: called with the `Health` at the end of every backward pass, for loggers.
 
     Raises:
         TypeError, ValueError: an argument is not of the kind said above.
@@ -54,7 +55,9 @@ class ImplicitAdjoint(Adjoint):
         max_steps: int = 1000,
         solver: Solver | None = None,
         throw: bool = True,
+        on_health: OnHealth | None = None,
     ) -> None:
+        self.on_health = validated_on_health(on_health)
         if solver is not None and not isinstance(solver, Solver):
             raise TypeError(f"solver is {solver!r}; it must be a solver such as Relaxed(1.0), or None.")
         if isinstance(solver, SplittingSolver):
@@ -97,7 +100,7 @@ class ImplicitAdjoint(Adjoint):
                 v = _solve_adjoint_equation(self, health, replay, at_z1, c)
             return at_z1.pull_back(v)[1]
 
-        return run_for_fixed_point(f, solver, stopping, pull_back, health)
+        return run_for_fixed_point(f, solver, stopping, pull_back, health, self.on_health)
 
 
 def _solve_adjoint_equation(
@@ -110,7 +113,6 @@ def _solve_adjoint_equation(
     would be in plain autograd; then the scaler skips the step.
     """
     rtol = replay.roundoff**0.75 if adjoint.rtol is None else adjoint.rtol
-    health.passes += 1
     largest = max((float(x.abs().max()) for x in c if x.numel()), default=0.0)
     if not math.isfinite(largest):
         health.adjoint_residual, health.adjoint_steps = math.nan, 0

@@ -5,8 +5,9 @@ from typing import ClassVar
 import torch
 
 from revdeq._residual import Stopping
+from revdeq._solution import Health
 from revdeq._tree import Leaves
-from revdeq.adjoint.base import Adjoint, Attached
+from revdeq.adjoint.base import Adjoint, Attached, OnHealth, validated_on_health
 from revdeq.adjoint.fixed_point import run_for_fixed_point
 from revdeq.adjoint.totals import Totals
 from revdeq.arithmetic.floating import half_step
@@ -28,9 +29,10 @@ class PhantomAdjoint(Adjoint):
     Args:
         steps: relaxed steps to differentiate, an int >= 1; this many evaluations and VJPs in backward.
         beta: relaxation parameter of these steps, 0 < beta < 2.
+        on_health: called with the `Health` at the end of every backward pass, for loggers.
 
     Raises:
-        TypeError: steps is not an int, or beta is not a real number.
+        TypeError: steps is not an int, beta is not a real number, or on_health is neither callable nor None.
         ValueError: one of them is outside the range given above.
 
     References:
@@ -41,7 +43,8 @@ class PhantomAdjoint(Adjoint):
 
     of_fixed_point: ClassVar[bool] = True
 
-    def __init__(self, steps: int = 5, beta: float = 0.5) -> None:
+    def __init__(self, steps: int = 5, beta: float = 0.5, *, on_health: OnHealth | None = None) -> None:
+        self.on_health = validated_on_health(on_health)
         self.steps = validated_count("steps", steps, example=5)
         self.beta = validated_beta(beta, below=2.0)
 
@@ -50,7 +53,7 @@ class PhantomAdjoint(Adjoint):
 
     def run(self, f: Function, solver: Iteration, stopping: Stopping) -> Attached:
         """Iterate without a graph and attach the phantom gradient; see `Adjoint.run`."""
-        return run_for_fixed_point(f, solver, stopping, self._pull_back, health=None)
+        return run_for_fixed_point(f, solver, stopping, self._pull_back, Health(), self.on_health)
 
     def _pull_back(self, replay: Replay, z1: Leaves, c: Leaves) -> PartialLeaves:
         taken: list[Linearisation] = []

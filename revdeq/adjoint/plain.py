@@ -42,7 +42,7 @@ class Plain(Record):
             active, ours = way.masks[n], n < steps - 1
             _, z = pullback.undoing(2 * n + 1, way.seen_at_y(y, z, n), z, active, ours=ours)
             _, y = pullback.undoing(2 * n, way.replay.narrow(z), y, active, ours=ours)
-        found = (*y, *z, *pullback.start(), *pullback.inputs())
+        found = (*y, *z, *pullback.y, *pullback.z, *pullback.inputs())
         health = way.health
         health.verified = False
         if not all(bool(torch.isfinite(t).all()) for t in found if t is not None):
@@ -53,7 +53,7 @@ class Plain(Record):
             for _ in way.back_through(range(steps), seen):
                 pass
             return
-        moved = joint_norm(tuple(r - s for r, s in zip((*y, *z), (*way.z0, *way.z0), strict=True)))
+        moved = joint_norm(tuple(r - s for r, s in zip((*y, *z), (*(way.y0 or way.z0), *way.z0), strict=True)))
         numbers = torch.stack((moved, joint_norm((*kept.y, *kept.z)), joint_norm((*pullback.y, *pullback.z)), end_norm))
         error, scale, start, finish = numbers.tolist()
         reconstruction, decay = error / scale if scale > 0 else error, start / finish if finish > 0 else 0.0

@@ -12,7 +12,6 @@ from revdeq._solution import Health
 from revdeq._tree import Leaves
 from revdeq.adjoint.pullback import Pullback
 from revdeq.function import Function, Replay
-from revdeq.function.call import own_saved_tensors
 from revdeq.solver.reversible import Coupled, ReversibleIteration
 
 
@@ -28,6 +27,7 @@ class Way(NamedTuple):
         replay: the function in the backward pass, active.
         solver: the iteration, with the betas that it took.
         z0: leaves of the start state.
+        y0: those of the second state at the start; empty where it was z0.
         masks: for each step the samples that took it; None for all.
         health: where is said what was found.
     """
@@ -36,6 +36,7 @@ class Way(NamedTuple):
     replay: Replay
     solver: ReversibleIteration
     z0: Leaves
+    y0: Leaves
     masks: Sequence[torch.Tensor | None]
     health: Health
 
@@ -88,7 +89,7 @@ class _Seen:
 
     def __call__(self, z: Leaves) -> Leaves:
         self.inputs.append(self._replay.narrow(z))
-        return self._replay.evaluate(self.inputs[-1])
+        return self._replay.repeat(self.inputs[-1])
 
     def half_step(self, state: Leaves, at: Leaves, beta: float | torch.Tensor) -> Leaves:
         """Return `(1 - beta) state + beta f(at)`."""
@@ -101,24 +102,17 @@ class Record(Masks, ABC):
 
     Args:
         f: the function.
-        as_replayed: whether to evaluate as backward does, with a graph that is dropped: without one, some layers take
-            other kernels, whose values differ in the last bits.
     """
 
-    def __init__(self, f: Function, *, as_replayed: bool) -> None:
-        self._f, self._as_replayed = f, as_replayed
+    def __init__(self, f: Function) -> None:
+        self._f = f
         super().__init__()
         self._count = 0
 
     def __call__(self, z: Leaves) -> Leaves:
         """Evaluate f and take note."""
         at = self._f.border.narrow(z)
-        if self._as_replayed:
-            local = tuple(x.detach().requires_grad_() for x in at)
-            with torch.enable_grad(), own_saved_tensors():
-                value = tuple(leaf.detach() for leaf in self._f(local))
-        else:
-            value = self._f(at)
+        value = self._f(at)
         self._note(at, value)
         return value
 

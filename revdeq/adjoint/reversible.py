@@ -1,6 +1,6 @@
 """The exact gradient of the N-step map, obtained by going back through the half steps at what f saw there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,21 +15,25 @@ from revdeq.adjoint.anchored import Anchored
 from revdeq.adjoint.base import (
     Adjoint,
     Attached,
+    OnHealth,
     broken_samples,
     evaluations_in_steps,
     final_leaves,
     iterate_without_graph,
+    refuse_batched,
     refuse_dependence,
-    refuse_forward_mode,
-    refuse_second_derivative,
+    transformed,
+    validated_on_health,
     wants_gradient,
 )
 from revdeq.adjoint.plain import Plain
-from revdeq.adjoint.pullback import AuxCotangents, Pullback
+from revdeq.adjoint.pullback import Pullback, in_order_of_sources
 from revdeq.adjoint.record import Kept, Record, Way
+from revdeq.adjoint.second_order import Trajectory, differentiable
 from revdeq.adjoint.segments import Segments, fixed_segments, planned_segments
 from revdeq.adjoint.stored import Stored
 from revdeq.adjoint.taped import Taped
+from revdeq.adjoint.transforms import run_transformed
 from revdeq.function import Function, Replay
 from revdeq.function.linearisation import PartialLeaves
 from revdeq.solver.base import Iteration
@@ -52,6 +56,9 @@ class ReversibleAdjoint(Adjoint):
     A function that returns other values in the backward pass than in the forward pass has no such gradient:
     `GradientError` is raised. Where its inputs were stored, values that differ within rounding, as those of kernels
     that sum in another order every time, are accepted, and `Health.replay_error` says by how much they differ.
+
+    The gradient has a derivative of its own, see NOTE [Second derivatives] in `revdeq.adjoint.second_order`; the solve
+    may stand inside transforms of torch.func and forward-mode AD, see NOTE [Transforms] in `revdeq.adjoint.transforms`.
 
     Samples whose result is NONFINITE (possible with `throw=False`) have no gradient. If the loss does not depend on
     them (their cotangents are exactly zero) the others get theirs; else `GradientError` is raised.
@@ -80,17 +87,15 @@ class ReversibleAdjoint(Adjoint):
         *,
         segment: int | None = None,
         verify: bool = True,
-        on_health: Callable[[Health], None] | None = None,
+        on_health: OnHealth | None = None,
     ) -> None:
         self.segment = None if segment is None else validated_count("segment", segment, example=4)
         if not isinstance(verify, bool):
             raise TypeError(f"verify is {verify!r}; it must be True or False.")
         if segment is not None and not verify:
             raise ValueError(f"segment is {segment} and verify is False, which stores no states; give one of the two.")
-        if on_health is not None and not callable(on_health):
-            raise TypeError(f"on_health is a {type(on_health).__name__}; it must be callable as on_health(health).")
         self.verify = verify
-        self.on_health = on_health
+        self.on_health = validated_on_health(on_health)
 
     def __repr__(self) -> str:
         return f"ReversibleAdjoint(segment={self.segment}, verify={self.verify})"
@@ -102,6 +107,8 @@ class ReversibleAdjoint(Adjoint):
                 f"ReversibleAdjoint cannot differentiate {solver!r}, whose steps have no inverse; use it with "
                 "Reversible, or use UnrolledAdjoint or ImplicitAdjoint."
             )
+        if transformed():
+            return run_transformed(self, f, solver, stopping)
         if not torch.is_grad_enabled():
             outcome = iterate_without_graph(f, solver, stopping, of=f)
             y1, z1 = (final_leaves(solver.half_steps.values(s), outcome, f) for s in (outcome.state.y, outcome.state.z))
@@ -123,7 +130,7 @@ class ReversibleAdjoint(Adjoint):
             states = (*y1, *z1, *(leaf.clone() for leaves in saved for leaf in leaves))
             plan = _Plan(f, solver, outcome, record, masks, stopping.save_at, self.on_health, health)
             kept = _Saved((*states, *aux), record.kept(end, len(masks)), f.constants)
-            final = _Reversal.apply(plan, kept, *f.z0, *f.arg_tensors, *f.captured)
+            final = _Reversal.apply(plan, kept, *f.z0, *f.y0, *f.arg_tensors, *f.captured)
             y1, z1, *saved = (final[i : i + len(y1)] for i in range(0, len(states), len(y1)))
             aux = final[len(states) :]
         return Attached(z1, y1, outcome, health, aux, tuple(saved))
@@ -131,12 +138,10 @@ class ReversibleAdjoint(Adjoint):
     def _record(self, f: Function, solver: ReversibleIteration, stopping: Stopping) -> Record:
         if solver.repeats:
             return Taped(f)
-        # On a device the kernel of an operation may depend on whether a graph is built.
-        as_replayed = f.z0[0].device.type == "cuda" and not solver.compiled
         if not self.verify:
-            return Plain(f, as_replayed=as_replayed)
+            return Plain(f)
         segments = self._segments(f, solver, stopping)
-        return Stored(f, as_replayed=as_replayed) if segments.stored else Anchored(f, segments, as_replayed=as_replayed)
+        return Stored(f) if segments.stored else Anchored(f, segments)
 
     def _segments(self, f: Function, solver: ReversibleIteration, stopping: Stopping) -> Segments:
         if self.segment is not None:
@@ -158,8 +163,16 @@ class _Plan:
     record: Record
     masks: list[torch.Tensor | None]
     save_at: tuple[int, ...]
-    on_health: Callable[[Health], None] | None
+    on_health: OnHealth | None
     health: Health
+
+    def trajectory(self) -> Trajectory:
+        """Return the steps that samples with a gradient took."""
+        broken = broken_samples(self.outcome)
+        if not bool(broken.any()):
+            return Trajectory(self.f, self.solver, self.masks, self.save_at, None, not isinstance(self.record, Plain))
+        masks = [~broken if mask is None else mask & ~broken for mask in self.masks]
+        return Trajectory(self.f, self.solver, masks, self.save_at, broken, True)
 
 
 class _Saved(NamedTuple):
@@ -174,7 +187,7 @@ class _Reversal(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.plan = plan
         kept, ctx.structure = flatten(saved.kept)
-        groups = (kept, saved.constants, plan.f.z0, plan.f.arg_tensors, plan.f.captured)
+        groups = (kept, saved.constants, plan.f.z0, plan.f.y0, plan.f.arg_tensors, plan.f.captured)
         ctx.counts = [len(group) for group in groups]
         ctx.save_for_backward(*kept, *saved.constants, *sources)
         plan.health.stored_bytes = sum(t.numel() * t.element_size() for t in kept if isinstance(t, torch.Tensor))
@@ -182,22 +195,21 @@ class _Reversal(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        refuse_batched("a solve", cotangents)
         # Reading the saved tensors raises if one of them was changed in place since the forward pass.
-        kept, _, z0, args, captured = _split(ctx.saved_tensors, ctx.counts)
+        kept, _, z0, y0, args, captured = _split(ctx.saved_tensors, ctx.counts)
         needed = ctx.needs_input_grad[2:]
         plan: _Plan = ctx.plan
-        replay = plan.f.replay(args, needed[len(z0) + len(args) :])
+        replay = plan.f.replay(args, needed[len(z0) + len(y0) + len(args) :])
         with torch.no_grad():
-            to_start, to_inputs = _gradients(plan, replay, unflatten(kept, ctx.structure), z0, cotangents)
+            to_start, to_inputs = _gradients(plan, replay, unflatten(kept, ctx.structure), z0, y0, cotangents)
             if plan.on_health is not None:
                 plan.on_health(plan.health)
-            start = tuple(g.to(leaf.dtype) for g, leaf in zip(to_start, z0, strict=True))
-        ordered = _in_order_of_sources(start, to_inputs, plan.f, needed)
-        return (None, None, *refuse_second_derivative(ordered, (*cotangents, *z0, *args, *captured)))
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        refuse_forward_mode()
+            start = tuple(g.to(leaf.dtype) for g, leaf in zip(to_start, (*z0, *y0), strict=True))
+        grads = in_order_of_sources(start, to_inputs, plan.f, needed)
+        if torch.is_grad_enabled():
+            grads = differentiable(grads, plan.trajectory(), cotangents, (*z0, *y0, *args, *captured))
+        return (None, None, *grads)
 
 
 def _gradients(
@@ -205,9 +217,10 @@ def _gradients(
     replay: Replay,
     kept: Kept,
     z0: Leaves,
+    y0: Leaves,
     cotangents: Sequence[torch.Tensor | None],
 ) -> tuple[Leaves, PartialLeaves]:
-    """Return the gradients of z0 and of `Replay.inputs`."""
+    """Return the gradients of z0 and y0, one after the other, and of `Replay.inputs`."""
     if plan.f.capturing:
         raise GradientError(
             "a CUDA graph is being captured, and the reversible backward pass reads whether it went right, which a "
@@ -218,22 +231,16 @@ def _gradients(
     exclude = bool(broken.any())
     if exclude:
         refuse_dependence(broken, cotangents[: 2 * len(z0)])
-    dtypes = [plan.solver.arithmetic.dtype(leaf) for leaf in z0]
-    count = len(z0)
-    first_aux = (2 + len(plan.save_at)) * count
-    y, z, *saved = (_widened(cotangents[i : i + count], z0, dtypes) for i in range(0, first_aux, count))
-    only = None if plan.f.extras.has_aux == "sum" else 2 * len(plan.masks) - 1
-    aux = AuxCotangents(tuple(cotangents[first_aux:]), only)
-    pullback = Pullback(plan.solver, replay, y, z, aux, dict(zip(plan.save_at, saved, strict=True)))
+    pullback = Pullback.of_results(plan.f, plan.solver, replay, z0, plan.save_at, len(plan.masks), cotangents)
     with replay.active(), torch.no_grad():
+        way = Way(pullback, replay, plan.solver.starting(y0), z0, y0, plan.masks, plan.health)
         if exclude:
-            _go_back_without(broken, plan, pullback, replay, z0)
+            _go_back_without(way._replace(masks=plan.trajectory().masks))
         else:
-            way = Way(pullback, replay, plan.solver, z0, plan.masks, plan.health)
             plan.record.go_back(kept, way)
-    grads = (pullback.start(), pullback.inputs())
+    grads = (pullback.to_start(together=not y0), pullback.inputs())
     if plan.masks:
-        plan.f.refuse_unreached(replay)
+        replay.refuse_other_derivative()
     if exclude and not all(bool(torch.isfinite(g).all()) for g in (*grads[0], *grads[1]) if g is not None):
         raise GradientError(
             "the function is not finite in a sample even at its start, which makes the gradient of what the "
@@ -242,26 +249,14 @@ def _gradients(
     return grads
 
 
-def _go_back_without(broken: torch.Tensor, plan: _Plan, pullback: Pullback, replay: Replay, z0: Leaves) -> None:
+def _go_back_without(way: Way) -> None:
     """Go back through the steps that the samples take where those that are not finite stay at their start."""
-    masks = [~broken if mask is None else mask & ~broken for mask in plan.masks]
-    way = Way(pullback, replay, plan.solver, z0, masks, plan.health)
-    steps = range(len(masks))
-    seen, _ = way.repeated(plan.solver.init(z0), steps, masks)
+    steps, noted = range(len(way.masks)), way.replay.mark()
+    seen, _ = way.repeated(way.solver.init(way.z0), steps, way.masks)
     for _ in way.back_through(steps, seen):
         pass
-    plan.health.verified = False
-
-
-def _in_order_of_sources(
-    start: Leaves, inputs: PartialLeaves, f: Function, needed: Sequence[bool]
-) -> tuple[torch.Tensor | None, ...]:
-    """Return the gradients in the order of the node's inputs: z0, tensors of args, captured; None where not needed."""
-    remaining = iter(inputs)
-    args = [next(remaining) if required else None for required in f.args_require]
-    wanted = needed[len(start) + len(args) :]
-    captured = [next(remaining) if w else None for w in wanted]
-    return tuple(g if need else None for g, need in zip((*start, *args, *captured), needed, strict=True))
+    way.replay.return_to(noted)  # f may have taken another branch where those samples were others
+    way.health.verified = False
 
 
 def _split(tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> list[Leaves]:
@@ -271,11 +266,3 @@ def _split(tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> list[Leave
         groups.append(tuple(tensors[first : first + count]))
         first += count
     return groups
-
-
-def _widened(cotangents: Sequence[torch.Tensor | None], leaves: Leaves, dtypes: Sequence[torch.dtype]) -> Leaves:
-    """Return copies of the cotangents in the dtypes of the states."""
-    return tuple(
-        torch.zeros_like(leaf, dtype=dtype) if c is None else c.to(dtype, copy=True)
-        for c, leaf, dtype in zip(cotangents, leaves, dtypes, strict=True)
-    )

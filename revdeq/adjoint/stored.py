@@ -34,11 +34,10 @@ class Stored(Record):
 
     Args:
         f: the function.
-        as_replayed: see `Record`.
     """
 
-    def __init__(self, f: Function, *, as_replayed: bool) -> None:
-        super().__init__(f, as_replayed=as_replayed)
+    def __init__(self, f: Function) -> None:
+        super().__init__(f)
         self._inputs: list[Leaves] = []
         self._prints: list[torch.Tensor] = []
 
@@ -65,7 +64,7 @@ class Stored(Record):
 
     def _go_back_comparing(self, kept: Inputs, way: Way) -> None:
         way.health.repeated_evaluations += len(kept.seen)
-        states = (way.z0, *kept.seen, kept.end)  # y_0, z_0, y_1, z_1, ... z_N, in f's dtype
+        states = (way.y0 or way.z0, *kept.seen, kept.end)  # y_0, z_0, y_1, z_1, ... z_N, in f's dtype
         for k, value in way.back_through(range(len(way.masks)), kept.seen):
             n, active = k // 2, way.masks[k // 2]
             if k % 2 == 0 and n > 0 and active is not None:
@@ -74,7 +73,7 @@ class Stored(Record):
             error, rounded = _difference(value, states[k], states[k + 2], way.pullback.beta(k), active)
             limit = rounded + repeatability(way.replay.roundoff)
             if not error <= limit:
-                raise not_repeated(f"evaluation {k}, relative difference {error:.1e}")
+                raise not_repeated(f"evaluation {k}, relative difference {error:.1e}", way.replay)
             way.health.replay_error = max(error, way.health.replay_error or 0.0)
 
 

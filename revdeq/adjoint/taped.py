@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 from revdeq._errors import GradientError
 from revdeq._tree import Leaves
 from revdeq.adjoint.record import Record, Way
-from revdeq.function import Function
 from revdeq.solver.reversible import Coupled
 
 
@@ -24,14 +23,7 @@ class Tapes(NamedTuple):
 
 
 class Taped(Record):
-    """Keeps what the arithmetic wrote on its tape; that the start comes back to the bit shows that f repeated.
-
-    Args:
-        f: the function.
-    """
-
-    def __init__(self, f: Function) -> None:
-        super().__init__(f, as_replayed=True)
+    """Keeps what the arithmetic wrote on its tape; that the start comes back to the bit shows that f repeated."""
 
     def evaluated(self, k: int, at: Leaves, value: Leaves) -> None:
         """See `Record.evaluated`."""

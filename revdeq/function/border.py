@@ -81,6 +81,28 @@ class Border:
         """Return the name of a leaf for messages, such as z0['hidden']."""
         return leaf_names(self.tree(self.start), "z0")[index]
 
+    def second(self, y0: Tree) -> Leaves:
+        """Return the leaves of a second state as the solver holds them.
+
+        Args:
+            y0: of the structure, shapes, dtypes and device of z0.
+
+        Raises:
+            ValueError: it is not.
+        """
+        leaves, structure = flatten(y0)
+        pairs = zip(leaves, self.start, self.shapes, strict=False)
+        if structure != self.structure or not all(
+            isinstance(leaf, torch.Tensor)
+            and (leaf.shape, leaf.dtype, leaf.device) == (shape, start.dtype, start.device)
+            for leaf, start, shape in pairs
+        ):
+            raise ValueError(
+                f"y0 is {described(y0)}; it must have the structure, shapes, dtypes and device of z0, "
+                f"{described(self.tree(self.start))}, as Solution.y1 has."
+            )
+        return self.inward([savable(leaf) for leaf in leaves])
+
     def checked(self, value: Tree, *, any_float: bool) -> Leaves:
         """Return the leaves of what the function returned as the solver holds them.
 

@@ -36,7 +36,8 @@ class Extras:
             )
         if not isinstance(with_step, bool):
             raise TypeError(f"with_step is {with_step!r}; it must be True or False.")
-        self.has_aux, self.with_step = has_aux, with_step
+        self.has_aux: HasAux | None = has_aux
+        self.with_step = with_step
         self._per_step = evaluations_per_step
         self.position = 0
         self.now: Leaves = ()

@@ -1,11 +1,10 @@
 """The derivative of f at one state, as products with cotangents."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 
-from revdeq._errors import GradientError
 from revdeq._tree import Leaves
 
 
@@ -14,22 +13,35 @@ PartialLeaves: TypeAlias = tuple[torch.Tensor | None, ...]
 
 
 def vjp(
-    values: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor | None], sources: Leaves, keep: bool = False
+    values: Sequence[torch.Tensor | None],
+    cotangents: Sequence[torch.Tensor | None],
+    sources: Leaves,
+    keep: bool = False,
+    *,
+    graph: bool = False,
 ) -> PartialLeaves:
     """Return the products of `cotangents` with the derivative of `values` in `sources`.
 
     Args:
-        values: tensors computed from `sources` with a graph; those without one have an exact zero as derivative.
+        values: tensors computed from `sources` with a graph; those without one have an exact zero as derivative, None
+            is zero itself.
         cotangents: one for each of `values`, in its dtype; None for zero.
         sources: tensors that require grad.
         keep: whether to keep the graph for another call.
+        graph: whether the products are to have a graph, which keeps this one.
     """
-    pairs = [(v, c) for v, c in zip(values, cotangents, strict=True) if c is not None and v.requires_grad]
+    given = zip(values, cotangents, strict=True)
+    pairs = [(v, c) for v, c in given if v is not None and c is not None and v.requires_grad]
     if not pairs:
         return (None,) * len(sources)
     # allow_unused: a source that no value depends on has an exact zero as its gradient, given as None.
     found = torch.autograd.grad(
-        [v for v, _ in pairs], sources, [c for _, c in pairs], retain_graph=keep, allow_unused=True
+        [v for v, _ in pairs],
+        sources,
+        [c for _, c in pairs],
+        retain_graph=keep or graph,
+        create_graph=graph,
+        allow_unused=True,
     )
     return tuple(found)
 
@@ -55,6 +67,24 @@ def repeatability(roundoff: float) -> float:
     return roundoff**0.75
 
 
+class PulledTwice(NamedTuple):
+    """What `Linearisation.pull_back_twice` returns; None stands for an exact zero.
+
+    Attributes:
+        to_z: the product of the cotangent with df/dz.
+        to_inputs: that with the derivative in the inputs.
+        second_to_z: the second part for z.
+        second_to_inputs: that for the inputs.
+        tangent: that for the cotangent: the derivative of f in the direction (tangent, directions).
+    """
+
+    to_z: PartialLeaves
+    to_inputs: PartialLeaves
+    second_to_z: PartialLeaves
+    second_to_inputs: PartialLeaves
+    tangent: PartialLeaves
+
+
 class Linearisation:
     """f at one state, with the graph of this one evaluation, through which cotangents are pulled back.
 
@@ -62,15 +92,14 @@ class Linearisation:
         z: leaves of the state.
         values: leaves of f(z), then those of its auxiliary output.
         inputs: `Replay.inputs`.
-        watched: trainable tensors that f must not read.
         count: number of leaves of f(z).
 
     Attributes:
         value: leaves of f(z), detached.
     """
 
-    def __init__(self, z: Leaves, values: Leaves, inputs: Leaves, watched: Leaves, count: int) -> None:
-        self._z, self._inputs, self._watched = z, inputs, watched
+    def __init__(self, z: Leaves, values: Leaves, inputs: Leaves, count: int) -> None:
+        self._z, self._inputs = z, inputs
         self._value, self._aux = values[:count], values[count:]
         self.value: Leaves = tuple(v.detach() for v in self._value)
 
@@ -83,24 +112,13 @@ class Linearisation:
 
         Returns:
             The cotangent of z in the dtypes of f, and the gradients of `Replay.inputs`; None stands for an exact zero.
-
-        Raises:
-            GradientError: f read a trainable tensor here that its first evaluation did not read.
         """
-        first, last = len(self._z), len(self._z) + len(self._inputs)
         values, cotangents = (
             (*self._value, *self._aux),
             (*self._rounded(cotangent), *(to_aux or (None,) * len(self._aux))),
         )
-        grads = vjp(values, cotangents, (*self._z, *self._inputs, *self._watched))
-        for tensor, grad in zip(self._watched, grads[last:], strict=True):
-            if grad is not None:
-                raise GradientError(
-                    f"function read a trainable tensor of shape {tuple(tensor.shape)} that it did not read in its "
-                    "first evaluation, so its gradient would be lost; pass it in args, or give the module that holds "
-                    "it as the function itself."
-                )
-        return grads[:first], grads[first:last]
+        grads = vjp(values, cotangents, (*self._z, *self._inputs))
+        return grads[: len(self._z)], grads[len(self._z) :]
 
     def pull_back_aux(self, to_aux: PartialLeaves) -> tuple[PartialLeaves, PartialLeaves]:
         """Return the products of cotangents of the auxiliary output, as `pull_back` does, and free the graph."""
@@ -110,6 +128,69 @@ class Linearisation:
     def pull_back_state(self, cotangent: Leaves) -> PartialLeaves:
         """Return the product of `cotangent` with df/dz alone, and keep the graph for more."""
         return vjp(self._value, self._rounded(cotangent), self._z, keep=True)
+
+    def push_forward(self, tangent: Leaves, directions: PartialLeaves) -> tuple[PartialLeaves, PartialLeaves]:
+        """Return the derivative in a direction, and free the graph.
+
+        It is the transpose of the VJP, so that it asks no more of f than a VJP that can be differentiated.
+
+        Args:
+            tangent: the direction of z, leaves in any floating dtype; rounded to that of z.
+            directions: those of `Replay.inputs`; None for zero.
+
+        Returns:
+            The tangents of f(z), and of its auxiliary output; None stands for an exact zero.
+        """
+        values = (*self._value, *self._aux)
+        probes = tuple(torch.zeros_like(v).requires_grad_(v.requires_grad) for v in values)
+        sources = (*self._z, *self._inputs)
+        with torch.enable_grad():
+            pulled = vjp(values, probes, sources, graph=True)
+        asked = [i for i, probe in enumerate(probes) if probe.requires_grad]
+        found = vjp(pulled, (*self._like_z(tangent), *directions), tuple(probes[i] for i in asked)) if asked else ()
+        tangents = dict(zip(asked, found, strict=True))
+        whole = tuple(tangents.get(i) for i in range(len(values)))
+        return whole[: len(self._value)], whole[len(self._value) :]
+
+    def pull_back_twice(
+        self,
+        cotangent: Leaves,
+        to_aux: PartialLeaves,
+        second: Leaves,
+        tangent: Leaves,
+        directions: PartialLeaves,
+    ) -> PulledTwice:
+        """Return what `pull_back` does, and pull its derivative back in turn; the graph is freed.
+
+        With g(z, inputs, w) the products that `pull_back` returns for w = cotangent, the second parts are the gradients
+        of <g, (tangent, directions)> + <f, second>.
+
+        Args:
+            cotangent: of f(z), as for `pull_back`.
+            to_aux: of the auxiliary output, likewise.
+            second: the other cotangent of f(z).
+            tangent: what the first cotangent of z is multiplied with.
+            directions: what those of `Replay.inputs` are multiplied with; None for zero.
+        """
+        sources, first = (*self._z, *self._inputs), len(self._z)
+        # Fresh tensors, so that nothing else hangs on these leaves.
+        weights = tuple(c.clone().requires_grad_() for c in self._rounded(cotangent))
+        with torch.enable_grad():
+            pulled = vjp(
+                (*self._value, *self._aux), (*weights, *(to_aux or (None,) * len(self._aux))), sources, graph=True
+            )
+        again = vjp(
+            (*pulled, *self._value),
+            (*self._like_z(tangent), *directions, *self._rounded(second)),
+            (*sources, *weights),
+        )
+        products = tuple(None if g is None else g.detach() for g in pulled)
+        return PulledTwice(
+            products[:first], products[first:], again[:first], again[first : len(sources)], again[len(sources) :]
+        )
+
+    def _like_z(self, tangent: Leaves) -> Leaves:
+        return tuple(t.to(z.dtype) for t, z in zip(tangent, self._z, strict=True))
 
     def _rounded(self, cotangent: Leaves) -> Leaves:
         return tuple(c.to(v.dtype) for v, c in zip(self._value, cotangent, strict=True))

@@ -9,8 +9,6 @@ import torch
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 
 
 def is_materialised(function: Any) -> bool:
@@ -32,35 +30,21 @@ def fill_parametrisation_cache(function: Any) -> None:
                     getattr(layer, name)
 
 
-def release_remade_weights(function: Any) -> None:
-    """Cut the graphs of weights that hooks of `torch.nn.utils.{spectral_norm, weight_norm}` make before every call.
-
-    They stay attributes of their modules after the call, where nobody reads them before they are made anew.
-    """
-    for module in Reach.of(function).modules:
-        for layer in module.modules():
-            for hook in layer._forward_pre_hooks.values():  # pyright: ignore[reportPrivateUsage]
-                if isinstance(hook, SpectralNorm | WeightNorm):
-                    setattr(layer, hook.name, getattr(layer, hook.name).detach())
-
-
 class Reach(NamedTuple):
     """What a callable can reach by modules, closure, defaults, partial arguments, bound object, and globals by name.
 
     Attributes:
-        trainable: tensors that require grad.
         statistics: running statistics of normalisation layers in training mode.
         modules: the modules that are reached first; their submodules count with them.
     """
 
-    trainable: list[torch.Tensor]
     statistics: list[torch.Tensor]
     modules: list[torch.nn.Module]
 
     @staticmethod
     def of(function: Any) -> "Reach":
         """Search a callable."""
-        reach = Reach([], [], [])
+        reach = Reach([], [])
         pending: list[Any] = [function, *_attributes(function)]
         visited: set[int] = set()
         while pending:
@@ -68,11 +52,7 @@ class Reach(NamedTuple):
             if id(item) in visited:
                 continue
             visited.add(id(item))
-            if isinstance(item, torch.Tensor):
-                if item.requires_grad:
-                    reach.trainable.append(item)
-            elif isinstance(item, torch.nn.Module):
-                pending.extend(item.parameters())
+            if isinstance(item, torch.nn.Module):
                 reach.modules.append(item)
                 reach.statistics.extend(_statistics(item))
             elif isinstance(item, FunctionType):

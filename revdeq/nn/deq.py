@@ -179,19 +179,22 @@ class DEQ(nn.Module):
                 said += f", {key}={getattr(self, key)!r}"
         return f"{said}, with_step=True" if self.with_step else said
 
-    def solve(self, args: Tree, z0: Tree | None = None, *, save_at: Sequence[int] = ()) -> Solution[Any]:
+    def solve(
+        self, args: Tree, z0: Tree | None = None, *, y0: Tree | None = None, save_at: Sequence[int] = ()
+    ) -> Solution[Any]:
         """Return the solution for the input `args`.
 
         Args:
             args: the input x, handed to function.
             z0: start state; None for `function.start(args)` where there is one, else zeros shaped like args.
+            y0: the second state at the start, see `revdeq.solve`; None for z0.
             save_at: steps whose states are wanted too, see `revdeq.solve`.
 
         Raises:
             TypeError: z0 is None, function has no `start` and args is not a tensor.
             SolveError, GradientError: see `revdeq.solve`.
         """
-        return self._solved(args, z0, save_at)
+        return self._solved(args, z0, y0, save_at)
 
     def forward(self, args: Tree, z0: Tree | None = None) -> Any:
         """Return z1 for the input `args`, or (z1, aux) with has_aux; see `solve`."""
@@ -218,7 +221,7 @@ class DEQ(nn.Module):
             )
         return torch.zeros_like(args)
 
-    def _solve_and_keep(self, args: Tree, z0: Tree | None, save_at: Sequence[int]) -> Solution[Any]:
+    def _solve_and_keep(self, args: Tree, z0: Tree | None, y0: Tree | None, save_at: Sequence[int]) -> Solution[Any]:
         start = self._start(args) if z0 is None else z0
         solution: Solution[Any] = solve(
             self.function,
@@ -234,6 +237,7 @@ class DEQ(nn.Module):
             has_aux=self.has_aux,
             with_step=self.with_step,
             save_at=save_at,
+            y0=y0,
         )
         if solution.health is not None:
             solution.health.layer = self.name

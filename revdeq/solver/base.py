@@ -84,11 +84,13 @@ class Solver(ABC):
         evaluations_per_step: evaluations of f in one step.
         affine_only: whether the iteration is right for affine f alone, such as the adjoint equation; then `solve`
             refuses it.
+        couples: whether the iteration has a second state, from which a solve can be continued.
         compile: whether f is compiled together with the half steps; only `Reversible` can.
     """
 
     evaluations_per_step: ClassVar[int]
     affine_only: ClassVar[bool] = False
+    couples: ClassVar[bool] = False
     compile: bool = False
 
     @abstractmethod

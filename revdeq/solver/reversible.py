@@ -44,9 +44,9 @@ class Reversible(Solver):
         y_{n+1} = (1 - beta) y_n + beta f(z_n)          z_n = (z_{n+1} - beta f(y_{n+1})) / (1 - beta)
         z_{n+1} = (1 - beta) z_n + beta f(y_{n+1})      y_n = (y_{n+1} - beta f(z_n)) / (1 - beta)
 
-    from y_0 = z_0. It is successive over-relaxation with omega = beta on the system {y = f(z), z = f(y)}; over all maps
-    with Lipschitz constant k < 1 it converges iff 0 < beta < 2 / (1 + k). See `revdeq.rates` for how fast. Betas are
-    constants for the gradient, however they were chosen.
+    from y_0 = z_0, if `solve` is given no other y_0. It is successive over-relaxation with omega = beta on the system
+    {y = f(z), z = f(y)}; over all maps with Lipschitz constant k < 1 it converges iff 0 < beta < 2 / (1 + k). See
+    `revdeq.rates` for how fast. Betas are constants for the gradient, however they were chosen.
 
     Args:
         beta: relaxation parameter, 0 < beta < 2, not 1. Or a schedule, two betas for every step, those of y and of z
@@ -77,6 +77,7 @@ class Reversible(Solver):
     """
 
     evaluations_per_step: ClassVar[int] = 2
+    couples: ClassVar[bool] = True
 
     beta: Relaxation
     _: KW_ONLY
@@ -131,7 +132,13 @@ class Reversible(Solver):
                 raise ValueError("beta is 'auto', which looks at the function of a solve; give a number here.")
             estimated = estimated_beta(f, max_steps)
             beta = estimated.beta
-        return ReversibleIteration(_betas(beta, max_steps), _half_steps(self.numbers, self.compile), estimated)
+        if f is not None and f.y0 and not isinstance(self.numbers, Floating):
+            raise ValueError(
+                f"y0 is given, and the integers of {self.arithmetic!r} start from one state; leave it out, or give "
+                "arithmetic='floating'."
+            )
+        half_steps = _half_steps(self.numbers, self.compile)
+        return ReversibleIteration(_betas(beta, max_steps), half_steps, estimated, y0=() if f is None else f.y0)
 
 
 class ReversibleIteration(Iteration):
@@ -142,6 +149,7 @@ class ReversibleIteration(Iteration):
         half_steps: how half steps are taken and undone.
         estimated: the spectrum from which "auto" chose; else None.
         recording: whether states carry a tape of what undoing them needs.
+        y0: leaves of the second state at the start; empty where both start from z0.
     """
 
     evaluations_per_step: ClassVar[int] = 2
@@ -153,8 +161,9 @@ class ReversibleIteration(Iteration):
         estimated: AutomaticBeta | None = None,
         *,
         recording: bool = False,
+        y0: Leaves = (),
     ) -> None:
-        self.betas, self.half_steps, self.estimated = betas, half_steps, estimated
+        self.betas, self.half_steps, self.estimated, self._y0 = betas, half_steps, estimated, y0
         self.arithmetic = half_steps.arithmetic
         self._recording = recording
 
@@ -171,29 +180,37 @@ class ReversibleIteration(Iteration):
         """Whether half steps are compiled together with f."""
         return isinstance(self.half_steps, CompiledHalfSteps)
 
+    def uncompiled(self) -> "ReversibleIteration":
+        """Return this iteration with half steps that are not compiled together with f."""
+        if not self.compiled:
+            return self
+        return ReversibleIteration(self.betas, FloatingHalfSteps(self.arithmetic), self.estimated, y0=self._y0)
+
     def recording(self) -> "ReversibleIteration":
         """Return this iteration with states that carry a tape of what undoing them needs."""
-        return ReversibleIteration(self.betas, self.half_steps, self.estimated, recording=True)
+        return ReversibleIteration(self.betas, self.half_steps, self.estimated, recording=True, y0=self._y0)
 
     def repeating(self, state: Coupled) -> "ReversibleIteration":
-        """Return this iteration with the betas that led to `state`, where it chose them as it went; else itself."""
-        if not state.pace:
-            return self
-        return ReversibleIteration(RecordedBetas(state.pace[0]), self.half_steps, self.estimated)
+        """Return this iteration with the betas that led to `state`, also where it chose them as it went."""
+        betas = RecordedBetas(state.pace[0]) if state.pace else self.betas
+        return ReversibleIteration(betas, self.half_steps, self.estimated)
+
+    def starting(self, y0: Leaves) -> "ReversibleIteration":
+        """Return this iteration with other leaves of the second state at the start."""
+        return ReversibleIteration(self.betas, self.half_steps, self.estimated, y0=y0)
 
     def init(self, z0: Leaves) -> Coupled:
-        """Return y_0 = z_0 in the state dtype.
+        """Return y_0, which is z_0 if no other was given, and z_0 in the state dtype.
 
         Raises:
             ValueError: the state dtype is narrower than a leaf of z0.
         """
         batched = bool(sample_shape(z0))
-        wide = [leaf.to(self.arithmetic.dtype(leaf)) for leaf in z0]
         # Only an arithmetic that takes one beta looks at it here.
         beta = self.betas.beta if isinstance(self.betas, ConstantBeta) else math.nan
         y, z = (
             tuple(self.arithmetic.start(w, leaf.dtype, batched, beta) for w, leaf in zip(wide, z0, strict=True))
-            for _ in range(2)
+            for wide in self._wide(z0)
         )
         memory = self.arithmetic.memory if isinstance(self.arithmetic, Bitwise) else None
         tape = (Tape(memory),) if self._recording and self.repeats else ()
@@ -266,10 +283,18 @@ class ReversibleIteration(Iteration):
 
     def returned(self, state: Coupled, z0: Leaves) -> torch.Tensor | None:
         """Return whether the rebuilt start is z0 to the bit, a 0-d bool tensor; None where that is not promised."""
-        wide = [leaf.to(self.arithmetic.dtype(leaf)) for leaf in z0]
-        flags = [self.arithmetic.returns(leaf, w) for leaf, w in zip((*state.y, *state.z), [*wide, *wide], strict=True)]
+        y0, wide = self._wide(z0)
+        flags = [self.arithmetic.returns(leaf, w) for leaf, w in zip((*state.y, *state.z), (*y0, *wide), strict=True)]
         present = [flag for flag in flags if flag is not None]
         return torch.stack(present).all() if present else None
+
+    def _wide(self, z0: Leaves) -> tuple[Leaves, Leaves]:
+        """Return the leaves from which y and z start, in the state dtype."""
+        z = tuple(leaf.to(self.arithmetic.dtype(leaf)) for leaf in z0)
+        if not self._y0:
+            return z, z
+        y0 = self._y0 if torch.is_grad_enabled() else tuple(leaf.detach() for leaf in self._y0)
+        return tuple(leaf.to(self.arithmetic.dtype(leaf)) for leaf in y0), z
 
 
 def _betas(beta: Relaxation, max_steps: int) -> Betas:

@@ -128,7 +128,7 @@ def test_backward_from_several_threads_adds_the_gradients(problem: Problem):
     assert all(torch.equal(r, expected) for r in results)
 
 
-ADJOINTS = [ReversibleAdjoint(), ImplicitAdjoint(), PhantomAdjoint()]
+ADJOINTS = [ImplicitAdjoint(), PhantomAdjoint()]
 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS, ids=repr)
@@ -142,11 +142,11 @@ def test_second_derivative_raises_and_names_the_adjoint_to_use(problem: Problem,
 def test_gradgradcheck_raises_and_names_the_adjoint_to_use(problem: Problem):
     z0, weight, x = problem
     with pytest.raises(GradientError, match="use UnrolledAdjoint"):
-        torch.autograd.gradgradcheck(lambda a: run((z0.detach(), weight, a)).z1, (x,))
+        torch.autograd.gradgradcheck(lambda a: run((z0.detach(), weight, a), ImplicitAdjoint(), max_steps=60).z1, (x,))
 
 
-@pytest.mark.parametrize("adjoint", [UnrolledAdjoint(), CheckpointedAdjoint()], ids=repr)
-def test_gradgradcheck_accepts_adjoints_that_keep_a_graph(problem: Problem, adjoint: Any):
+@pytest.mark.parametrize("adjoint", [UnrolledAdjoint(), CheckpointedAdjoint(), ReversibleAdjoint()], ids=repr)
+def test_gradgradcheck_accepts_adjoints_of_the_steps(problem: Problem, adjoint: Any):
     z0, weight, x = (t[:1, :2].detach().clone() if t.shape[0] == 3 else t[:2, :2].detach() for t in problem)
     assert torch.autograd.gradgradcheck(lambda a: run((z0, weight, a), adjoint, max_steps=2).z1, (x.requires_grad_(),))
 

@@ -194,7 +194,7 @@ def test_values_that_differ_by_rounding_are_told_from_rows_that_were_taken_up_ag
 
     def wandering(z: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        return f(z, a) * (1.0 + 1e-13 * (len(calls) % 7))
+        return f(z, a) + 1e-14 * (len(calls) % 7)
 
     gradients: list[Any] = []
     for function, adjoint in ((wandering, ReversibleAdjoint(segment=1)), (f, UnrolledAdjoint())):

@@ -2,14 +2,27 @@
 
 import itertools
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from revdeq import GradientError, Health, Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
+from revdeq import (
+    CheckpointedAdjoint,
+    GradientError,
+    Health,
+    ImplicitAdjoint,
+    PhantomAdjoint,
+    Relaxed,
+    Reversible,
+    ReversibleAdjoint,
+    UnrolledAdjoint,
+    solve,
+)
 from revdeq.adjoint.plain import gradient_error_estimate
+from revdeq.nn import DEQ, Dense
 
 
 Problem = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -253,3 +266,43 @@ def test_gradient_is_right_at_tiny_and_huge_scales(adjoint: ReversibleAdjoint, s
         return torch.autograd.grad(found.z1, a, scale * torch.ones_like(a))[0]
 
     torch.testing.assert_close(run(adjoint, scale) / scale, run(UnrolledAdjoint(), 1.0), rtol=1e-14, atol=0.0)
+
+
+HEALTHS: list[Health] = []
+
+
+def take_note(health: Health) -> None:  # at the top of a module, so that what holds it can be pickled
+    HEALTHS.append(health)
+
+
+@pytest.mark.parametrize(
+    ("kind", "solver"),
+    [
+        (ReversibleAdjoint, Reversible(0.8)),
+        (ImplicitAdjoint, Relaxed(0.9)),
+        (PhantomAdjoint, Relaxed(0.9)),
+        (CheckpointedAdjoint, Reversible(0.8)),
+        (UnrolledAdjoint, Reversible(0.8)),
+    ],
+    ids=lambda given: getattr(given, "__name__", ""),
+)
+def test_every_adjoint_reports_each_pass_once_and_names_the_layer(kind: Any, solver: Any):
+    HEALTHS.clear()
+    cell = Dense(4)
+    layer = pickle.loads(
+        pickle.dumps(DEQ(cell, solver=solver, adjoint=kind(on_health=take_note), max_steps=30, name="a"))
+    )
+    for _ in range(2):
+        layer(torch.ones(2, 4)).square().sum().backward()
+    assert [(health.layer, health.passes) for health in HEALTHS] == [("a", 1), ("a", 1)]
+    with pytest.raises(TypeError, match=r"on_health is a int; it must be callable as on_health\(health\)"):
+        kind(on_health=3)
+
+
+@pytest.mark.parametrize("adjoint", [ImplicitAdjoint(), PhantomAdjoint()], ids=repr)
+def test_the_adjoints_of_the_fixed_point_say_whether_f_repeated(adjoint: Any):
+    x = torch.ones(2, 4, requires_grad=True)
+    found = solve(lambda z, x: torch.tanh(0.3 * z + x), torch.zeros(2, 4), x, adjoint=adjoint, max_steps=30)
+    found.z1.sum().backward()
+    assert found.health is not None
+    assert (found.health.verified, found.health.replay_error, found.health.passes) == (True, 0.0, 1)

@@ -14,7 +14,7 @@ import revdeq
 ROOT = Path(__file__).parents[2]
 PACKAGES = [
     *("revdeq", "revdeq.nn", "revdeq.rates", "revdeq.solver", "revdeq.adjoint", "revdeq.arithmetic"),
-    *("verify", "verify.problems", "verify.reference", "verify.checks"),
+    *("verify", "verify.problems", "verify.reference", "verify.checks", "verify.module"),
 ]
 
 

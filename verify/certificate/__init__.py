@@ -10,5 +10,6 @@ from verify.certificate.certificate import (
 from verify.certificate.certify import certify as certify, certify_source as certify_source
 from verify.certificate.kernel.check import recheck as recheck
 from verify.certificate.kernel.numbers import Failed as Failed
+from verify.certificate.sets import SetCertificate as SetCertificate, certify_set as certify_set
 from verify.certificate.settings import Settings as Settings
 from verify.certificate.source import Source as Source, SourceError as SourceError, source_from as source_from

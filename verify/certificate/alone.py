@@ -8,6 +8,7 @@ import importlib.resources
 
 MODULES = (
     "numbers",
+    "rows",
     "code",
     "runner",
     "machine",
@@ -17,6 +18,7 @@ MODULES = (
     "steps",
     "prove",
     "claims",
+    "sets",
     "bits",
     "conclusions",
     "drawn",
@@ -38,6 +40,7 @@ ball arithmetic, differentiates it by itself, and proves every claim again:
     N steps       the recursion and its adjoint, run in balls, lie inside what is claimed
     direction     the recursion with the derivative along one direction carried forward lies inside what is claimed
     no solution   a component of f(z0) - z0 + (K(Z) - I) (Z - z0) excludes 0 over the box Z round z0
+    set           about z*, for all inputs of a box, C J (x - x0) + (I - C (I - K)) (Z - z*) lies inside Z
     confirmed     torch's own backward, recorded beside f, gives the same numbers
 
 From these it derives everything that people read, answers, sentences and bits right, and compares it with what the file

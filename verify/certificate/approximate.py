@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from verify.certificate.kernel.fixed_points import jacobian
+from verify.certificate.kernel.fixed_points import NORM_BITS, jacobian
 from verify.certificate.linear_algebra import float_matrix
 from verify.certificate.state_map import StateMap
-from verify.reference.arithmetic import Arithmetic, Undecided
+from verify.reference.arithmetic import Arithmetic, Array, Undecided
 from verify.reference.arithmetic.extended import Extended
 from verify.reference.arithmetic.precision import flint_precision
 from verify.reference.graph import Program, Traced
@@ -20,11 +22,22 @@ CLOSE = 2.0**-40
 """|f(z) - z| relative to |z| from which the certificate's own refinement takes over."""
 
 
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+class Quick(Extended):
+    """Longdouble with the error function of float64, which is near enough for a search."""
+
+    def erf(self, x: Array) -> Array:
+        """The error function."""
+        return np.asarray(_erf(x)).astype(np.longdouble)
+
+
 class FloatMap:
     """f in longdouble, on the state as one flat vector of float64; NaN where a rule cannot go on."""
 
     def __init__(self, traced: Traced) -> None:
-        ops: Arithmetic = Extended()
+        ops: Arithmetic = Quick()
         arrays = traced.arrays()
         fixed = {name: values for name, values in arrays.items() if name not in traced.state}
         self._ops = ops
@@ -88,6 +101,6 @@ def _system(slopes: StateMap, z: NDArray[np.float64]) -> NDArray[np.float64] | N
         run = slopes.run("f", slopes.point(z))
     except Undecided:
         return None
-    with flint_precision(slopes.bits):
-        (block,) = jacobian(lambda c: slopes.machine.reverse(run, c), slopes.size, 1)
+    with flint_precision(NORM_BITS):
+        (block,) = jacobian(slopes.machine, run, 1)
     return np.eye(z.size) - float_matrix(block)

@@ -9,7 +9,7 @@ from flint import arb, arb_mat
 from numpy.typing import NDArray
 
 from verify.certificate.fixed_point import Enclosure, jacobian_of
-from verify.certificate.kernel.fixed_points import norm_bound, spectral_bound, stretch, stretch_at
+from verify.certificate.kernel.fixed_points import NORM_BITS, norm_bound, spectral_bound, stretch, stretch_at
 from verify.certificate.kernel.numbers import Failed
 from verify.certificate.linear_algebra import exact_matrix, float_matrix, spectral_vectors
 from verify.certificate.state_map import StateMap, all_finite, box, first_clause
@@ -20,8 +20,13 @@ from verify.reference.arithmetic.precision import flint_precision
 NEIGHBOURHOOD = 2.0**-7
 """Radius of the neighbourhood on which f is to contract, in units of the greatest component of the fixed point."""
 
-SMALLER = (2.0**-10, 2.0**-14, 2.0**-20, 2.0**-33)
-"""Radii that are tried where no bound below 1 is found on the whole neighbourhood."""
+SMALLEST = 2.0**-33
+NARROWER = 4
+"""The least radius that is tried where no bound below 1 is found on the whole neighbourhood, in the same units, and how
+many radii are tried, the least last."""
+
+STEP = 2.0**-6
+"""The share of a radius that is tried next where a radius gives no bound at all."""
 
 PROBES = 4
 POWER_STEPS = 4
@@ -74,9 +79,10 @@ class Contraction:
         otherwise: why there is no bound over the neighbourhood, a clause.
         lower, upper: rigorous bounds of ||df/dz||_2 at the fixed point, of the sample where it is greatest.
         vectors: with which they are proved, by samples.
-        eigenvectors: approximate eigenvectors of df/dz, by samples.
+        eigenvectors: approximate eigenvectors of df/dz, by samples, where `spectral_radius` is proved with them.
         radius: of the neighbourhood.
-        spectral_radius: upper bound of the greatest |eigenvalue| of df/dz at the fixed point.
+        spectral_radius: upper bound of the greatest |eigenvalue| of df/dz at the fixed point, where f is no contraction
+            there; else infinite, for nothing is said of it.
         eigenvalues: float64 eigenvalues of df/dz at the fixed point, all samples (not rigorous).
     """
 
@@ -105,27 +111,29 @@ def contraction(function: StateMap, enclosure: Enclosure) -> Contraction:
         function: f in balls.
         enclosure: its fixed point.
     """
-    with flint_precision(function.bits):
+    with flint_precision(NORM_BITS):
         vectors, upper = _bound(enclosure.blocks)
         lower, spectral = arb(0), arb(0)
         for block, (_, right) in zip(enclosure.blocks, vectors, strict=True):
             lower = lower.max(stretch(block, [arb(x) for x in right[:, 0].tolist()]).lower())
         pairs = [spectral_vectors(block) for block in enclosure.blocks]
-        for block, (_, x) in zip(enclosure.blocks, pairs, strict=True):
+        eigenvectors = [pair[1] for pair in pairs] if lower >= 1 else []
+        for block, x in zip(enclosure.blocks, eigenvectors, strict=False):
             parts = x.real.ravel().tolist(), x.imag.ravel().tolist()
             spectral = spectral.max(spectral_bound(block, *parts))
+        spectral = spectral if eigenvectors else arb("inf")
     values = np.concatenate([pair[0] for pair in pairs]) if pairs else np.zeros(0, dtype=np.complex128)
     size = max(1.0, max((abs(float(ball)) for ball in enclosure.center), default=0.0))
     near, nearby, expansion, otherwise = None, None, None, "1 does not separate them"
     if upper < 1:
-        near, decided, otherwise = _over(function, enclosure, NEIGHBOURHOOD * size)
+        whole = _over(function, enclosure, NEIGHBOURHOOD * size)
+        near, otherwise = whole.bound, whole.otherwise
         if near is None:
+            decided = whole.decided
             expansion = _expansion(function, enclosure, NEIGHBOURHOOD * size, vectors) if decided else None
-            smaller = (_over(function, enclosure, share * size)[0] for share in SMALLER)
-            nearby = next(filter(None, smaller), None)
+            nearby = _nearby(function, enclosure, whole, upper, SMALLEST * size)
             if decided and expansion is None:
                 near, nearby = nearby, None
-    eigenvectors = [pair[1] for pair in pairs]
     radius = NEIGHBOURHOOD * size
     return Contraction(
         near, nearby, expansion, otherwise, radius, lower, upper, vectors, eigenvectors, spectral, values
@@ -145,23 +153,60 @@ def _bound(blocks: list[arb_mat]) -> tuple[list[tuple[NDArray[np.float64], NDArr
     return vectors, upper
 
 
-def _over(function: StateMap, enclosure: Enclosure, radius: float) -> tuple[Bound | None, bool, str]:
-    """A bound below 1 over a box, or None; whether every comparison in f is decided there; and why there is none."""
+@dataclass(frozen=True)
+class _Attempt:
+    """A bound over a box.
+
+    Attributes:
+        radius: of the box.
+        bound: below 1, or None.
+        decided: whether every comparison in f is decided there.
+        otherwise: why there is none, a clause.
+        constant: what was found, if anything.
+    """
+
+    radius: float
+    bound: Bound | None
+    decided: bool
+    otherwise: str
+    constant: arb | None = None
+
+
+def _nearby(function: StateMap, enclosure: Enclosure, tried: _Attempt, upper: arb, least: float) -> Bound | None:
+    """The first bound below 1 over a narrower box.
+
+    Where f is smooth, what the bound has over that at the fixed point falls at least as fast as the radius does.
+    """
+    for count in range(NARROWER):
+        share = STEP if tried.constant is None else min(0.5, float((1 - upper) / (2 * (tried.constant - upper))))
+        radius = max(share * tried.radius, least) if count + 1 < NARROWER else least
+        tried = _over(function, enclosure, radius)
+        if tried.bound is not None or radius == least:
+            break
+    return tried.bound
+
+
+def _over(function: StateMap, enclosure: Enclosure, radius: float) -> _Attempt:
+    def without(why: str, *, decided: bool = True, constant: arb | None = None) -> _Attempt:
+        return _Attempt(radius, None, decided, f"within {radius:.1e} of it {why}", constant)
+
     try:
         run = function.run("f", box(enclosure.center, arb(radius)))
     except Undecided as undecided:
-        return None, False, f"within {radius:.1e} of it a comparison in f is not decided ({first_clause(undecided)})"
-    with flint_precision(function.bits):
+        return without(f"a comparison in f is not decided ({first_clause(undecided)})", decided=False)
+    with flint_precision(NORM_BITS):
         try:
             blocks = jacobian_of(function, run, len(enclosure.blocks))
         except Failed as failed:
-            return None, True, f"within {radius:.1e} of it {failed}"
+            return without(str(failed))
         if not all(all_finite(block.entries()) for block in blocks):
-            return None, True, f"within {radius:.1e} of it df/dz is not bounded"
+            return without("df/dz is not bounded")
         vectors, constant = _bound(blocks)
-    if not constant < 1:
-        return None, True, f"within {radius:.1e} of it no bound below {float(constant.upper()):.6g} was found"
-    return Bound(run.tape, radius, constant, vectors), True, ""
+    if constant < 1:
+        return _Attempt(radius, Bound(run.tape, radius, constant, vectors), True, "", constant)
+    if not constant.is_finite():
+        return without("df/dz is not bounded")
+    return without(f"no bound below {float(constant.upper()):.6g} was found", constant=constant)
 
 
 def _expansion(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from verify.certificate.kernel.code import Run
 from verify.certificate.kernel.enclosures import size_of
-from verify.certificate.kernel.fixed_points import absence, ball_radius, fixed_point, independent, jacobian
+from verify.certificate.kernel.fixed_points import NORM_BITS, absence, ball_radius, fixed_point, independent, jacobian
 from verify.certificate.kernel.numbers import Failed, OtherBranch
 from verify.certificate.linear_algebra import exact_matrix, float_matrix
 from verify.certificate.state_map import StateMap, all_finite, box, first_clause
@@ -47,12 +47,15 @@ class Enclosure:
     blocks: list[arb_mat]
 
 
-def enclose_fixed_point(function: StateMap, start: NDArray[np.float64]) -> tuple[Enclosure | None, str]:
+def enclose_fixed_point(
+    function: StateMap, start: NDArray[np.float64], samples: int | None = None
+) -> tuple[Enclosure | None, str]:
     """Refine an approximate fixed point and prove one nearby, by the kernel's `fixed_point`.
 
     Args:
         function: f in balls.
         start: approximate fixed point, float64, flat.
+        samples: blocks into which the state is parted; None for as many as do not act on each other.
 
     Returns:
         The enclosure, or None, and why there is none.
@@ -65,7 +68,8 @@ def enclose_fixed_point(function: StateMap, start: NDArray[np.float64]) -> tuple
     except Undecided as undecided:
         return None, f"the Jacobian at the approximate fixed point is undecided ({first_clause(undecided)})"
     with flint_precision(function.bits):
-        samples = independent(lambda c: function.machine.reverse(run, c), function.size, batch_of(function))
+        samples = samples or independent(lambda c: function.machine.reverse(run, c), function.size, batch_of(function))
+    with flint_precision(NORM_BITS):
         rough = jacobian_of(function, run, samples)
     if not all(all_finite(block.entries()) for block in rough):
         return None, "the Jacobian at the approximate fixed point is not finite"
@@ -97,16 +101,11 @@ def batch_of(function: StateMap) -> int:
 
 def jacobian_of(function: StateMap, run: Run, samples: int) -> list[arb_mat]:
     """df/dz over what was run, by samples; the precision is the caller's."""
-    count = 0
 
-    def pull(cotangent: list[arb | None]) -> list[arb]:
-        nonlocal count
-        count += 1
-        if count % 64 == 0:
-            function.progress(f"proving the fixed point: row {count} of df/dz at {function.bits} bits")
-        return function.machine.reverse(run, cotangent)
+    def say(rows: int) -> None:
+        function.progress(f"proving the fixed point: row {rows} of df/dz at {function.bits} bits")
 
-    return jacobian(pull, function.size, samples)
+    return jacobian(function.machine, run, samples, say)
 
 
 def _proved(function: StateMap, center: list[arb], inverses: NDArray[np.float64]) -> tuple[Enclosure | None, str]:

@@ -271,13 +271,32 @@ class Recording:
         """The error function."""
         return self._unary("erf", x)
 
+    def special(self, name: str, x: Array) -> Array:
+        """Lgamma (for x > 0), digamma or erfinv, elementwise."""
+        return self._write(name, (x,), self.balls.special(name, _balls(x)))
+
     def maximum(self, a: Array, b: Array) -> Array:
         """The greater of the two."""
-        return self._binary("maximum", a, b)
+        return self._binary("maximum", a, b) if self.node is not None else self._chosen("maximum", a, b)
 
     def minimum(self, a: Array, b: Array) -> Array:
         """The lesser of the two."""
-        return self._binary("minimum", a, b)
+        return self._binary("minimum", a, b) if self.node is not None else self._chosen("minimum", a, b)
+
+    def _chosen(self, name: str, a: Array, b: Array) -> Array:
+        """The greater or lesser as the very slot, asserted, where that is decided.
+
+        torch's backward compares the greatest with what it was chosen from; nobody differentiates that tape.
+        """
+        left, right = (np.ascontiguousarray(x) for x in np.broadcast_arrays(a, b))
+        pairs = list(zip(left.ravel().tolist(), right.ravel().tolist(), strict=True))
+        known = np.array([bool(x.ball <= y.ball or x.ball >= y.ball) for x, y in pairs], dtype=np.bool_)
+        known = known.reshape(left.shape)
+        result = np.array(left)
+        result[~known] = self._binary(name, left[~known], right[~known])
+        lesser = self.less_equal(left[known], right[known])
+        result[known] = np.where(lesser == (name == "minimum"), left[known], right[known])
+        return result
 
     def less(self, a: Array, b: Array) -> BoolArray:
         """Elementwise a < b, asserted."""

@@ -10,11 +10,12 @@ from torch import nn
 import revdeq.adjoint.anchored as anchored
 import revdeq.adjoint.reversible as reversible
 import revdeq.adjoint.stored as stored
-import revdeq.function.reads as reads
+import revdeq.function.call as call
 from revdeq import GradientError, Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
 from revdeq._iterate import Masks
 from revdeq.adjoint.pullback import Pullback
 from revdeq.adjoint.segments import Segments
+from revdeq.function import Replay
 from revdeq.function.surroundings import Surroundings
 
 
@@ -76,7 +77,7 @@ def stopped(zoo: Any) -> Iterator[str]:
 def changed(_: Any) -> Iterator[str]:
     """A function that something moves between the passes."""
     for segment in (1, 4, None):
-        weight, gain = (0.1 * torch.ones(4, 4)).requires_grad_(), [1.0]
+        weight, gain = (0.1 * torch.ones(4, 4)).requires_grad_(), [torch.tensor(1.0)]
         adjoint = ReversibleAdjoint(segment=segment)
         found = solve(
             lambda z, _, weight=weight, gain=gain: torch.tanh(gain[0] * (z @ weight) + 0.5),
@@ -85,7 +86,7 @@ def changed(_: Any) -> Iterator[str]:
             adjoint=adjoint,
             max_steps=30,
         )
-        gain[0] = 1.5
+        gain[0] = torch.tensor(1.5)
         try:
             found.z1.sum().backward()
         except GradientError:
@@ -125,17 +126,38 @@ def gathered(_: Any) -> Iterator[str]:
     """A loss that f collects, and a parameter that only the loss of a later branch reads."""
     weight, found = (0.1 * torch.ones(4, 4)).requires_grad_(), list[torch.Tensor]()
 
-    def f(z: torch.Tensor, _: Any) -> torch.Tensor:
+    def f(z: torch.Tensor, _: Any, step: int) -> torch.Tensor:
         value = torch.tanh(z @ weight + 0.5)
-        found.append(value.square().mean())
+        if step == 2:
+            found.append(value.square().mean())
         return value
 
     try:
-        solve(f, torch.ones(2, 4), solver=Reversible(0.8), adjoint=ReversibleAdjoint(), max_steps=4)
+        adjoint = ReversibleAdjoint()
+        solve(f, torch.ones(2, 4), solver=Reversible(0.8), adjoint=adjoint, max_steps=4, with_step=True)
         torch.autograd.grad(torch.stack(found).sum(), weight)
     except GradientError:
         return
     yield "a loss was lost"
+
+
+def rescaled(_: Any) -> Iterator[str]:
+    """A function whose derivative something moves between the passes, and whose values stay."""
+    for segment in (1, 4, None):
+        weight, scale = (0.1 * torch.ones(4, 4)).requires_grad_(), [1.0]
+        found = solve(
+            lambda z, _, weight=weight, scale=scale: torch.tanh((z.detach() + scale[0] * (z - z.detach())) @ weight),
+            torch.ones(2, 4),
+            solver=Reversible(0.8),
+            adjoint=ReversibleAdjoint(segment=segment),
+            max_steps=30,
+        )
+        scale[0] = 0.5
+        try:
+            found.z1.sum().backward()
+        except GradientError:
+            continue
+        yield f"segment {segment}"
 
 
 def nothing(*_: Any, **__: Any) -> None:
@@ -160,11 +182,14 @@ PLANTED: list[tuple[str, Any, str, Any, Search]] = [
     ("the plan of segments", reversible, "planned_segments", one_segment, planned),
     ("who took which step", Masks, "of", lambda self, n: [None] * n, stopped),
     ("putting buffers and generators back", Surroundings, "restore", nothing, updating),
-    ("watching what escapes", reads.ReadsSeen, "made_with_graph", lambda self: [], gathered),
+    ("watching what escapes", call, "refuse_escaped", nothing, gathered),
+    ("the graphs of evaluations", Replay, "refuse_other_derivative", nothing, rescaled),
 ]
 
 
-@pytest.mark.parametrize("search", [undone, planned, stopped, changed, updating, gathered], ids=lambda s: s.__name__)
+@pytest.mark.parametrize(
+    "search", [undone, planned, stopped, changed, updating, gathered, rescaled], ids=lambda s: s.__name__
+)
 def test_nothing_is_found_with_the_safeguards(search: Search, zoo):
     assert list(search(zoo)) == []
 

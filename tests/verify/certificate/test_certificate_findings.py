@@ -219,14 +219,14 @@ def test_expansion_in_the_neighbourhood_refutes_the_contraction() -> None:
 
 
 def test_rule_that_reads_floating_values_is_not_believed_over_a_box() -> None:
-    @register("aten.erfinv.default")
+    @register("aten.i0.default")
     def rule(ops: Any, x: Any) -> Any:
         return ops.convert(2 * np.arctan(ops.to_float64(x)))
 
     try:
-        found = certify(scalar(lambda z, x: 0.25 * torch.erfinv(0.5 * z) + x), **QUICK)
+        found = certify(scalar(lambda z, x: 0.25 * torch.i0(0.5 * z) + x), **QUICK)
     finally:
-        unregister("aten.erfinv.default")
+        unregister("aten.i0.default")
     assert {entry.answer for entry in found.findings} == {Answer.UNDECIDED}
 
 
@@ -361,8 +361,8 @@ def test_pytree_state_is_certified() -> None:
 def test_random_and_unsupported_functions_raise_their_own_errors() -> None:
     with pytest.raises(RandomOperationError):
         certify(scalar(lambda z, x: z + torch.randn_like(z)))
-    with pytest.raises(UnsupportedOperationError, match=r"aten\.lgamma\.default.*test_certificate_findings"):
-        certify(scalar(lambda z, x: torch.lgamma(z) * 0.5 + x))
+    with pytest.raises(UnsupportedOperationError, match=r"aten\.i0\.default.*test_certificate_findings"):
+        certify(scalar(lambda z, x: torch.i0(z) * 0.5 + x))
 
 
 def test_number_that_is_not_finite_is_named() -> None:

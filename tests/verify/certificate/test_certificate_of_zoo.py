@@ -16,6 +16,7 @@ from flint import arb
 
 from verify.certificate import Settings
 from verify.certificate.kernel.code import Gradient
+from verify.certificate.kernel.fixed_points import jacobian, jacobian_by
 from verify.certificate.posed import head_json
 from verify.certificate.proof import task_of
 from verify.certificate.stages import Part, Task, fixed_point_part, n_step_part
@@ -124,6 +125,28 @@ def test_derivative_forwards_is_the_transpose_of_that_backwards(name: str) -> No
         back = function.machine.reverse(run, weights)
         one = sum((x * y for x, y in zip(ahead, weights, strict=True)), arb(0))
         other = sum((x * y for x, y in zip(back, way, strict=True)), arb(0))
+        assert one.overlaps(other)
+        assert one.rad() < 1e-35
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_of_the_jacobian_pulled_back_at_once_are_those_pulled_back_alone(name: str) -> None:
+    compare_rows(function_of(name), get_problem(name).z0)
+
+
+def test_rows_through_the_exponential_of_a_matrix_are_those_pulled_back_alone() -> None:
+    z = torch.tensor([[0.3, -0.2], [0.1, 0.5]], dtype=torch.float64)
+    traced = trace(lambda z, x: 0.3 * torch.linalg.matrix_exp(z) @ z.tanh() + x, z, z)
+    task = task_of(traced, head_json(traced, SETTINGS, ({"z0": z.numpy()}, {"z0": z.numpy()})))
+    compare_rows(StateMap(traced, task.recorder, SETTINGS.first_bits), z.numpy())
+
+
+def compare_rows(function: StateMap, z: np.ndarray[Any, Any]) -> None:
+    run = function.run("f", function.point(z))
+    with flint_precision(function.bits):
+        (block,) = jacobian(function.machine, run, 1)
+        alone = jacobian_by(lambda c: function.machine.reverse(run, c), function.size, 1)[0]
+    for one, other in zip(block.entries(), alone.entries(), strict=True):
         assert one.overlaps(other)
         assert one.rad() < 1e-35
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from flint import arb
 
-from verify.reference.arithmetic import Arithmetic, Multiprecision
+from verify.reference.arithmetic import Arithmetic, Multiprecision, Undecided
 from verify.reference.arithmetic.balls import Balls
 from verify.reference.graph import covered_operations, register, unregister
 from verify.reference.graph.conversion import dtype_name, exact_values
+from verify.reference.graph.operations.numbers import truncated
 from verify.reference.graph.registry import family_of, rule_for
 
 
@@ -314,6 +315,20 @@ for reduce in ("sum", "prod", "mean", "amax", "amin"):
     case("scatter_reduce.two", X, 0, ROWS, Y[:2], reduce, include_self=False)
 case("index_reduce.default", X, 0, torch.tensor([1, 1, 0]), Y, "mean")
 case("segment_reduce.default", X, "mean", lengths=torch.tensor([1, 2]))
+for reduce in ("sum", "mean", "max", "min", "prod"):
+    SEGMENTS = torch.segment_reduce(P, reduce, lengths=torch.tensor([1, 2]))
+    case("_segment_reduce_backward.default", Y[:2], SEGMENTS, P, reduce, lengths=torch.tensor([1, 2]))
+case("lgamma.default digamma.default", P)
+case("erfinv.default", X / 3)
+case("rrelu_with_noise_functional.default", X, Y, 0.1, 0.3, False)
+case("rrelu_with_noise_backward.default", Y, X, Y, 0.1, 0.3, False, False)
+GRID = some(2, 3, 2, 2, low=-1.3, high=1.3)
+for padding in (0, 1):
+    for aligned in (False, True):
+        case("grid_sampler_2d.default", IMAGE, GRID, 0, padding, aligned)
+        case("grid_sampler_2d.default", IMAGE, GRID, 1, padding, aligned)
+        case("grid_sampler_2d_backward.default", some(2, 4, 3, 2), IMAGE, GRID, 0, padding, aligned, [True, True])
+case("grid_sampler_2d_backward.default", some(2, 4, 3, 2), IMAGE, GRID, 1, 0, False, [True, True])
 BAGS = (some(6, 3), torch.tensor([0, 5, 2, 2, 1]), torch.tensor([0, 2]))
 case("_embedding_bag_forward_only.default _embedding_bag.default", *BAGS, False, 1)
 case("_embedding_bag_forward_only.default", *BAGS, False, 0, False, some(5))
@@ -500,3 +515,10 @@ def test_wrong_rule_is_caught_by_the_same_check() -> None:
     finally:
         register("aten.tanh.default", replace=True)(original)
     check_case("aten.tanh.default", [X], {})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2.0**70])
+def test_integer_part_that_is_not_known_is_undecided(value: float) -> None:
+    for ops in (Balls(48), Multiprecision(20, strict=False)):
+        with pytest.raises(Undecided, match="too large for float64 to find it, or not finite"):
+            truncated(ops, ops.convert(torch.full((2,), value, dtype=F64).numpy()))

@@ -18,6 +18,7 @@ from verify.certificate.kernel.drawn import check_graph
 from verify.certificate.kernel.numbers import Failed
 from verify.certificate.kernel.problem import Problem, Proved
 from verify.certificate.kernel.prove import prove
+from verify.certificate.kernel.sets import SET_SCHEMA, SET_VERSION, check_set_claims, prove_set, set_findings
 
 
 SCHEMA, VERSION = "revdeq-certificate", 2
@@ -43,6 +44,8 @@ def recheck(certificate: dict[str, Any]) -> list[str]:
     Raises:
         Failed: a claim is not proved, or what the file says is not what follows.
     """
+    if certificate.get("schema") == SET_SCHEMA:
+        return recheck_set(certificate)
     if certificate.get("schema") != SCHEMA or certificate.get("version") != VERSION:
         raise Failed(f"this is not a {SCHEMA} of version {VERSION}")
     before = flint.ctx.prec
@@ -66,6 +69,22 @@ def recheck(certificate: dict[str, Any]) -> list[str]:
     if certificate["seal"] != sealed(certificate):
         raise Failed("the seal does not fit: something in the file was changed after it was written")
     return [f"{entry['answer']}: {entry['claim']}: {entry['sentence']}" for entry in derived["findings"]]
+
+
+def recheck_set(certificate: dict[str, Any]) -> list[str]:
+    """`recheck` for a certificate of a set of inputs."""
+    if certificate.get("version") != SET_VERSION:
+        raise Failed(f"this is not a {SET_SCHEMA} of version {SET_VERSION}")
+    proved = None
+    if certificate["proof"] is not None:
+        proved = prove_set(certificate)
+        check_set_claims(certificate, proved)
+    findings = set_findings(certificate, proved)
+    if not same(findings, certificate["findings"]):
+        raise Failed("the findings of the file are not what follows from its proof")
+    if certificate["seal"] != sealed(certificate):
+        raise Failed("the seal does not fit: something in the file was changed after it was written")
+    return [f"{entry['answer']}: {entry['claim']}: {entry['sentence']}" for entry in findings]
 
 
 def same(derived: Any, stated: Any) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import flint
 from flint import arb, arb_mat
 
 from verify.certificate.kernel.code import Code
 from verify.certificate.kernel.enclosures import scales
 from verify.certificate.kernel.fixed_points import (
+    NORM_BITS,
     ball_radius,
     jacobian,
     norm_bound,
@@ -32,7 +34,8 @@ def check_claims(problem: Problem, code: Code, proof: dict[str, Any], proved: Pr
     if proved.derivative is not None and not arb(proof["derivative"]).contains(proved.derivative):
         raise Failed(f"the derivative {proved.derivative} is not inside the claimed {proof['derivative']}")
     if "norm" in proof:
-        check_norm(proof["norm"], proved.blocks)
+        with flint.ctx.workprec(NORM_BITS):
+            check_norm(proof["norm"], proved.blocks)
     if "expansion" in proof:
         check_expansion(Machine(code, problem.values), proof["fixed_point"], proof["expansion"])
     for key in ("contraction", "nearby"):
@@ -62,8 +65,9 @@ def check_norm(norm: dict[str, Any], blocks: list[arb_mat]) -> None:
         upper = upper.max(norm_bound(block, left, right))
         lower = lower.max(stretch(block, [right[row, 0] for row in range(block.nrows())]).lower())
     spectral = arb(0)
-    for block, vectors in zip(blocks, norm["eigenvectors"], strict=True):
-        spectral = spectral.max(spectral_bound(block, unpacked(vectors["real"]), unpacked(vectors["imaginary"])))
+    if norm["spectral_radius"] != "inf":
+        for block, vectors in zip(blocks, norm["eigenvectors"], strict=True):
+            spectral = spectral.max(spectral_bound(block, unpacked(vectors["real"]), unpacked(vectors["imaginary"])))
     if not (upper <= arb(norm["upper"]).upper() and lower >= arb(norm["lower"]).lower()):
         raise Failed(
             f"the norm of df/dz lies in [{lower}, {upper}], not in the claimed {norm['lower']}, {norm['upper']}"
@@ -77,12 +81,13 @@ def check_contraction(machine: Machine, fixed: dict[str, Any], proof: dict[str, 
     radius = ball_radius(number(proof["radius"]))
     region = [arb(number(text), radius) for text in fixed["center"]]
     over = machine.run(proof["tape"], region)
-    blocks = jacobian(lambda c: machine.reverse(over, c), len(region), len(fixed["inverses"]))
-    for block, vectors in zip(blocks, proof["vectors"], strict=True):
-        size = block.nrows()
-        bound = norm_bound(block, square(vectors["left"], size), square(vectors["right"], size))
-        if not bound <= arb(proof["constant"]).upper():
-            raise Failed(f"the norm of df/dz is bounded by {bound}, not by the claimed {proof['constant']}")
+    with flint.ctx.workprec(NORM_BITS):
+        blocks = jacobian(machine, over, len(fixed["inverses"]))
+        for block, vectors in zip(blocks, proof["vectors"], strict=True):
+            size = block.nrows()
+            bound = norm_bound(block, square(vectors["left"], size), square(vectors["right"], size))
+            if not bound <= arb(proof["constant"]).upper():
+                raise Failed(f"the norm of df/dz is bounded by {bound}, not by the claimed {proof['constant']}")
     if not arb(proof["constant"]).upper() < 1:
         raise Failed(f"a constant of {proof['constant']} is no contraction")
 

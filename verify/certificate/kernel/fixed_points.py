@@ -11,6 +11,7 @@ from flint import arb, arb_mat
 from verify.certificate.kernel.code import Gradient, Run
 from verify.certificate.kernel.machine import Machine
 from verify.certificate.kernel.numbers import Failed
+from verify.certificate.kernel.rows import split, stacked
 
 
 def identity(size: int) -> arb_mat:
@@ -31,26 +32,59 @@ def ball_radius(radius: arb) -> arb:
     return arb(0, radius).rad()
 
 
-def jacobian(pull: Callable[[list[Any]], list[arb]], size: int, samples: int) -> list[arb_mat]:
-    """K over a box, one block for each sample, after it was seen that samples do not act on each other there.
+NORM_BITS = 64
+"""Bits at which norms are bounded: over a neighbourhood, whose balls are wide, more would be lost."""
+
+GROUP = 256
+"""Rows of K that are pulled back at once."""
+
+
+def jacobian(machine: Machine, run: Run, samples: int, progress: Callable[[int], None] | None = None) -> list[arb_mat]:
+    """K over what was run, one block for each sample, after it was seen that samples do not act on each other there.
 
     Args:
-        pull: c -> K^T c.
-        size: of the state.
+        machine: the program.
+        run: of f.
         samples: number of blocks.
+        progress: called with the number of rows that are done.
+
+    Raises:
+        Failed: samples act on each other.
     """
+    size = len(run.output())
     width = size // samples
-    if samples > 1 and independent(pull, size, samples) != samples:
-        raise Failed("the samples are not independent")
+    _see_independent(lambda c: machine.reverse(run, c), size, samples)
+    blocks: list[list[arb]] = [[] for _ in range(samples)]
+    for first in range(0, width, GROUP):
+        rows = split(identity(width))[first : first + GROUP]
+        seeds = split(stacked(rows, width).transpose())
+        image = machine.reverse_rows(run, [seeds[place % width] for place in range(size)])
+        for sample in range(samples):
+            columns = stacked(image[sample * width : (sample + 1) * width], len(rows))
+            blocks[sample] += columns.transpose().entries()
+        if progress is not None:
+            progress(first + len(rows))
+    return [arb_mat(width, width, block) for block in blocks]
+
+
+def jacobian_by(pull: Callable[[list[arb]], list[arb]], size: int, samples: int) -> list[arb_mat]:
+    """`jacobian` from what gives K^T c for one c after another."""
+    width = size // samples
+    _see_independent(pull, size, samples)
     blocks: list[list[arb]] = [[] for _ in range(samples)]
     for row in range(width):
-        image = pull([arb(1) if place % width == row else None for place in range(size)])
+        image = pull([arb(place % width == row) for place in range(size)])
         for sample in range(samples):
             blocks[sample] += image[sample * width : (sample + 1) * width]
     return [arb_mat(width, width, block) for block in blocks]
 
 
-def independent(pull: Callable[[list[Any]], list[arb]], size: int, samples: int) -> int:
+def _see_independent(pull: Callable[[list[arb]], list[arb]], size: int, samples: int) -> None:
+    if samples > 1 and independent(pull, size, samples) != samples:
+        raise Failed("the samples are not independent")
+
+
+def independent(pull: Callable[[list[arb]], list[arb]], size: int, samples: int) -> int:
     """The number of samples, or 1 where one of them acts on another somewhere in the box.
 
     The pullback of the cube [-1, 1]^m of cotangents on one sample encloses K^T c for all of them.
@@ -58,7 +92,7 @@ def independent(pull: Callable[[list[Any]], list[arb]], size: int, samples: int)
     width = size // samples
     for sample in range(samples):
         inside = range(sample * width, (sample + 1) * width)
-        image = pull([arb(0, 1) if place in inside else None for place in range(size)])
+        image = pull([arb(0, place in inside) for place in range(size)])
         if any(not ball.is_zero() for place, ball in enumerate(image) if place not in inside):
             return 1
     return samples
@@ -79,7 +113,7 @@ def fixed_point(
     width = size // samples
     region = [arb(point, radius) for point in center]
     over = machine.run(tape, region)
-    derivative = jacobian(lambda c: machine.reverse(over, c), size, samples)
+    derivative = jacobian(machine, over, samples)
     image = machine.run(tape, center).output()
     proved: list[arb] = []
     for sample, block in enumerate(derivative):

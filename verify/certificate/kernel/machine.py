@@ -9,6 +9,7 @@ from flint import arb, arb_mat
 
 from verify.certificate.kernel.code import Entry, Gradient, Run
 from verify.certificate.kernel.numbers import HULL, UNARY, Failed, exponential_slope, power_slope
+from verify.certificate.kernel.rows import are_rows, exponential_rows, product_rows
 from verify.certificate.kernel.runner import Runner
 
 
@@ -23,16 +24,25 @@ class Machine(Runner):
             cotangent: c; None for a zero.
             gradient: takes up what reaches the leaves, if given.
         """
+        given = [None if value is None or value.is_zero() else value for value in cotangent]
+        return [arb(0) if value is None else value for value in self._pulled_back(run, given, gradient)]
+
+    def reverse_rows(self, run: Run, cotangents: list[arb_mat]) -> list[arb_mat]:
+        """`reverse` of many cotangents at once, each number of which is a row: one number for each cotangent."""
+        count = cotangents[0].ncols() if cotangents else 0
+        return [arb_mat(1, count) if row is None else row for row in self._pulled_back(run, cotangents, None)]
+
+    def _pulled_back(self, run: Run, cotangent: list[Any], gradient: Gradient | None) -> list[Any]:
         slots: list[Any] = [None] * len(run.slots)
         for place, value in zip(run.outputs["z0"], cotangent, strict=True):
-            if value is None or value.is_zero():
+            if value is None:
                 continue
             target = slots if self.code.levels[place] >= 2 else None if gradient is None else gradient.slots
             if target is not None:
                 target[place] = value if target[place] is None else target[place] + value
         for entry in reversed(run.steps):
             self._back(entry, run.slots, run.slopes, slots, gradient)
-        return [arb(0) if slots[place] is None else slots[place] for place in self.code.inputs["z"]]
+        return [slots[place] for place in self.code.inputs["z"]]
 
     def leaves(self, gradient: Gradient) -> dict[str, list[arb]]:
         """The gradient by every leaf."""
@@ -93,7 +103,10 @@ class Machine(Runner):
             # The adjoint of E -> L(A, E) is G -> L(A^T, G).
             size = entry.given["size"]
             turned = arb_mat(size, size, [values[place] for place in entry.places[0]]).transpose()
-            give(0, exponential_slope(turned, received).entries())
+            if are_rows(received):
+                give(0, exponential_rows(turned, received))
+            else:
+                give(0, exponential_slope(turned, received).entries())
         elif name == "matmul":
             self._back_through_product(entry, values, received, wanted, give, gradient if least == 2 else None)
         elif name in ("add", "subtract"):
@@ -120,6 +133,11 @@ class Machine(Runner):
         give: Callable[[int, Iterable[Any]], None],
         gradient: Gradient | None,
     ) -> None:
+        if are_rows(received):
+            for side in (0, 1):
+                if wanted[side]:
+                    give(side, product_rows(received, side, self._matrix(entry, 1 - side, values, turned=side == 1)))
+            return
         m, _, n = entry.given["shape"]
         c = arb_mat(m, n, [arb(0) if value is None else value for value in received])
         for side in (0, 1):

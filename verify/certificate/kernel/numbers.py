@@ -96,6 +96,9 @@ UNARY: dict[str, tuple[Callable[[arb], arb], Callable[[arb, arb], arb]]] = {
     "cos": (arb.cos, lambda x, y: -x.sin()),
     "tanh": (arb.tanh, lambda x, y: 1 - y * y),
     "atan": (arb.atan, lambda x, y: 1 / (1 + x * x)),
+    "lgamma": (arb.lgamma, lambda x, y: x.digamma()),
+    "digamma": (arb.digamma, lambda x, y: arb(2).zeta(x)),
+    "erfinv": (arb.erfinv, lambda x, y: arb.pi().sqrt() / 2 * (y * y).exp()),
     "erf": (arb.erf, lambda x, y: 2 / arb.pi().sqrt() * (-x * x).exp()),
 }
 """Each function, and its derivative at x where its value is y."""

@@ -8,7 +8,7 @@ from typing import Any
 from flint import arb, arb_mat
 
 from verify.certificate.kernel.code import Code, Run
-from verify.certificate.kernel.fixed_points import absence, adjoint, ball_radius, fixed_point, implicit, jacobian
+from verify.certificate.kernel.fixed_points import absence, adjoint, ball_radius, fixed_point, implicit, jacobian_by
 from verify.certificate.kernel.machine import Machine
 from verify.certificate.kernel.numbers import Failed, OtherBranch, exact, number
 from verify.certificate.kernel.problem import KINDS, Problem, Proved
@@ -80,10 +80,7 @@ def compare_implicit(
     if not proved.compare(machine.pulled(at, w), {"z0": back}, problem.digits):
         return
 
-    def pull(c: list[Any]) -> list[arb]:
-        return machine.pulled(at, [arb(0) if x is None else x for x in c])["z0"]
-
-    blocks = jacobian(pull, len(w), len(proved.blocks))
+    blocks = jacobian_by(lambda c: machine.pulled(at, c)["z0"], len(w), len(proved.blocks))
     proved.torch = problem.own(machine.pulled(at, adjoint(blocks, problem.cotangent)))
 
 

@@ -267,6 +267,10 @@ class Balls:
         """The error function."""
         return self._map(self._element.erf, x)
 
+    def special(self, name: str, x: Array) -> Array:
+        """Lgamma (for x > 0), digamma or erfinv, elementwise."""
+        return self._map(getattr(self._element, name), x)
+
     def maximum(self, a: Array, b: Array) -> Array:
         """The greater of the two: one of them where that is clear, else a ball round both, for max is continuous."""
         # The very element is returned where it is clear, so that it is still known to equal itself.

@@ -134,6 +134,13 @@ class Extended:
         """The arc tangent, in radians."""
         return np.arctan(x)
 
+    def special(self, name: str, x: Array) -> Array:
+        """Lgamma (for x > 0), digamma or erfinv (of mpmath, element by element, to float64)."""
+        function = getattr(self._context, {"lgamma": "loggamma"}.get(name, name))
+        return np.asarray(np.frompyfunc(lambda value: float(function(float(value)).real), 1, 1)(x)).astype(
+            np.longdouble
+        )
+
     def erf(self, x: Array) -> Array:
         """The error function (of 128-bit mpmath, element by element)."""
         return np.asarray(self._erf_element(x)).astype(np.longdouble)

@@ -205,6 +205,10 @@ class Multiprecision:
         """The error function."""
         return self._erf(x)
 
+    def special(self, name: str, x: Array) -> Array:
+        """Lgamma (for x > 0), digamma or erfinv, elementwise."""
+        return self._elementwise(getattr(self.context, {"lgamma": "loggamma"}.get(name, name)))(x)
+
     def maximum(self, a: Array, b: Array) -> Array:
         """The greater of the two."""
         return _object_array(np.maximum(a, b))

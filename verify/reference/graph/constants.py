@@ -20,6 +20,7 @@ from verify.reference.graph.graph import Exact, Graph, Node
 
 _SYMBOLS = {
     2.0 / math.sqrt(math.pi): "2/sqrt(pi)",
+    0.5 * math.sqrt(math.pi): "sqrt(pi)/2",
     math.log(2.0): "log(2)",
     math.log(10.0): "log(10)",
     2.3025850929940455: "log(10)",  # torch's literal, one unit below the nearest

@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -327,11 +327,19 @@ def _check_return(outputs: list[Any], spec: Any, state: list[torch.Tensor], z_sp
             raise WrongReturnError(f"the function returns {output.dtype}; return a floating tensor")
 
 
+@cache
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    table: dict[Any, Callable[..., Any]] = core_aten_decompositions()
+    return {operation: rule for operation, rule in table.items() if str(operation) not in KEPT_WHOLE}
+
+
 def _record(function: Callable[..., Any], tensors: list[torch.Tensor]) -> torch.fx.GraphModule:
     """Trace, then replay under functionalization; every failure becomes a sentence."""
-    table: Any = core_aten_decompositions()
-    table = {operation: rule for operation, rule in table.items() if str(operation) not in KEPT_WHOLE}
-    options: dict[str, Any] = {"decomposition_table": table, "tracing_mode": "fake", "_allow_non_fake_inputs": True}
+    options: dict[str, Any] = {
+        "decomposition_table": _decompositions(),
+        "tracing_mode": "fake",
+        "_allow_non_fake_inputs": True,
+    }
     try:
         with sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng(devices=[]):
             with preserve_node_meta():
@@ -363,6 +371,11 @@ def _refuse_random(graphs: Iterable[Graph]) -> None:
         for node in graph.nodes:
             namespace, name, overload = node.operation.split(".") if node.operation.count(".") == 2 else ("", "", "")
             if not namespace:
+                continue
+            if name == "rrelu_with_noise_functional" and True not in (
+                *node.arguments[4:],
+                node.options.get("training"),
+            ):
                 continue
             operation: Any = getattr(getattr(getattr(torch.ops, namespace), name), overload)
             if torch.Tag.nondeterministic_seeded in operation.tags:

@@ -16,7 +16,9 @@ from verify.reference.graph.operations import (
     pooling as pooling,
     reduction as reduction,
     resampling as resampling,
+    sampling as sampling,
     shape as shape,
+    special as special,
 )
 
 
@@ -36,5 +38,7 @@ FAMILIES: tuple[str, ...] = (
     "pooling",
     "reduction",
     "resampling",
+    "sampling",
     "shape",
+    "special",
 )

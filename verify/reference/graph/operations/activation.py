@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from verify.reference.arithmetic import Arithmetic, Array, BoolArray
@@ -142,6 +144,38 @@ def leaky_relu(ops: Arithmetic, x: Array, negative_slope: float = 0.01) -> Array
     zero = number(ops, 0.0)
     lower = ops.multiply(number(ops, negative_slope), ops.minimum(x, zero))
     return ops.add(ops.maximum(x, zero), lower)
+
+
+@register("aten.rrelu_with_noise_functional.default")
+def rrelu(
+    ops: Arithmetic,
+    x: Array,
+    noise: Array,
+    lower: float = 0.125,
+    upper: float = 1 / 3,
+    training: bool = False,
+    generator: Any = None,
+) -> tuple[Array, Array]:
+    """`x` for x > 0, the middle slope x otherwise, as outside training; and the noise, unused"""
+    del training, generator
+    return leaky_relu(ops, x, (lower + upper) / 2), noise
+
+
+@register("aten.rrelu_with_noise_backward.default")
+def rrelu_backward(
+    ops: Arithmetic,
+    gradient: Array,
+    x: Array,
+    noise: Array,
+    lower: float,
+    upper: float,
+    training: bool,
+    self_is_result: bool,
+) -> Array:
+    """The gradient times 1 or the middle slope"""
+    del noise, training, self_is_result
+    slope = number(ops, (lower + upper) / 2)
+    return ops.where(ops.less(number(ops, 0.0), x), gradient, ops.multiply(gradient, slope))
 
 
 @register("aten.prelu.default", "aten._prelu_kernel.default")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from verify.reference.arithmetic import Arithmetic, Array, Undecided
 from verify.reference.graph.operations.elementwise import logarithm_of_sum
 from verify.reference.graph.operations.indexing import accumulated
-from verify.reference.graph.operations.numbers import constant, number, real
+from verify.reference.graph.operations.numbers import constant, equal, number, real
 from verify.reference.graph.operations.ordering import ordered
 from verify.reference.graph.operations.reduction import extreme, indices_or_undecided
 from verify.reference.graph.registry import register
@@ -81,6 +82,12 @@ def kth_least(ops: Arithmetic, x: Array, k: int, dim: int = -1, keepdim: bool = 
     return one(values), one(places) if isinstance(places, np.ndarray) else places
 
 
+def _bounds(lengths: Array | None, offsets: Array | None) -> list[tuple[int, int]]:
+    """Where each segment begins and ends."""
+    edges = [0, *np.cumsum(lengths).tolist()] if lengths is not None else np.asarray(offsets).tolist()
+    return list(itertools.pairwise(edges))
+
+
 @register("aten.segment_reduce.default")
 def segment_reduce(
     ops: Arithmetic,
@@ -97,12 +104,10 @@ def segment_reduce(
     del indices, unsafe
     if axis or (lengths is not None and lengths.ndim > 1):
         raise NotImplementedError("segment_reduce is covered along the first axis; move the segments there")
-    ends = np.cumsum(lengths) if lengths is not None else np.asarray(offsets)[1:]
-    starts = np.concatenate([[0], ends[:-1]]) if lengths is not None else np.asarray(offsets)[:-1]
     combine = {"sum": ops.add, "mean": ops.add, "prod": ops.multiply, "max": ops.maximum, "min": ops.minimum}[reduce]
     neutral = {"sum": 0.0, "mean": 0.0, "prod": 1.0, "max": -math.inf, "min": math.inf}[reduce]
     rows: list[Array] = []
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+    for start, end in _bounds(lengths, offsets):
         row = constant(ops, x.shape[1:], neutral if initial is None else initial)
         for place in range(start, end):
             row = combine(row, np.asarray(x[place], dtype=x.dtype))
@@ -111,6 +116,36 @@ def segment_reduce(
             ops.divide(row, number(ops, float(max(end - start, 0 if empty else 1)))) if reduce == "mean" else row
         )
     return np.stack(rows)
+
+
+@register("aten._segment_reduce_backward.default")
+def segment_reduce_backward(
+    ops: Arithmetic,
+    gradient: Array,
+    output: Array,
+    x: Array,
+    reduce: str,
+    lengths: Array | None = None,
+    offsets: Array | None = None,
+    axis: int = 0,
+    initial: float | None = None,
+) -> Array:
+    """The gradients of the segments to their rows; among rows that tie for the extreme, in equal shares"""
+    del axis, initial
+    rows: list[Array] = []
+    for segment, (start, end) in enumerate(_bounds(lengths, offsets)):
+        part = np.broadcast_to(gradient[segment], (end - start, *gradient.shape[1:]))
+        if reduce == "mean":
+            part = ops.divide(part, number(ops, float(max(end - start, 1))))
+        elif reduce == "prod":
+            part = ops.divide(ops.multiply(part, np.broadcast_to(output[segment], part.shape)), x[start:end])
+        elif reduce != "sum":
+            chosen = equal(ops, x[start:end], np.broadcast_to(output[segment], part.shape))
+            ties = ops.convert(np.maximum(chosen.sum(0), 1))
+            part = ops.where(chosen, ops.divide(part, ties), constant(ops, part.shape, 0.0))
+        rows.append(part)
+    covered = sum(len(part) for part in rows)
+    return np.concatenate([*rows, constant(ops, (len(x) - covered, *x.shape[1:]), 0.0)])
 
 
 @register("aten._embedding_bag.default")
