@@ -15,7 +15,7 @@ from verify.reading import ERROR
 from verify.reference import difference
 from verify.result import Measurement
 from verify.trial.implicit import amplification
-from verify.trial.trial import STOPS, Trial, cost, to_numpy
+from verify.trial.trial import STOPS, Trial, to_numpy
 
 
 def places(case: Case) -> Iterator[Place]:
@@ -55,7 +55,6 @@ def check_converged_state(trial: Trial) -> list[Measurement]:
             measured=error / scale,
             scale=scale,
             uncertainty=expected.uncertainty["z"],
-            **cost(seen),
         )
     ]
 
@@ -71,7 +70,6 @@ CHECK = Check(
         unit="relative",
         reading=ERROR,
         reference=True,
-        observed="args",
     ),
     kills=("tolerance-taken-loosely",),
     applies=tolerance,

@@ -70,7 +70,7 @@ class Trial(Bench):
     def asked(self, adjoints: Sequence[Adjoint]) -> list[Adjoint]:
         """Those of some adjoints whose gradient the subject claims, be it by another adjoint."""
         own = self.claims
-        return [name for name in adjoints if name in own.adjoints or same_gradient(name, own.stand_in(name))]
+        return [name for name in adjoints if name in own.adjoints or same_gradient(own.stand_in(name), name)]
 
     def observe(
         self,
