@@ -226,6 +226,24 @@ def test_first_gradients_are_the_same_bits_with_a_graph_of_them():
     assert all(torch.equal(a, b) for a, b in zip(plain, recorded, strict=True))
 
 
+@pytest.mark.parametrize("steps", [1, 9, 16])
+def test_evaluations_of_a_second_backward_pass(steps: int):
+    z0, weight, shift = dense()
+    count = [0]
+
+    def counted(z: Tensor, args: tuple[Tensor, Tensor]) -> Tensor:
+        count[0] += 1
+        return cell(z, args)
+
+    s: Any = solve(counted, z0, (weight, shift), max_steps=steps)
+    (first,) = torch.autograd.grad(s.z1.sum(), weight, create_graph=True)
+    assert count[0] == 4 * steps
+    first.square().sum().backward()
+    # There, once more but for the last segment, and back.
+    segment = round(steps**0.5)
+    assert count[0] - 4 * steps == 2 * (steps + steps - segment + steps)
+
+
 def greatest_number_of_states(steps: int) -> int:
     """Return how many of the states that f saw in a second backward pass were alive at once."""
     z0, weight, shift = dense()

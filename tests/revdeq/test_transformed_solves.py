@@ -344,6 +344,26 @@ def test_callbacks_hear_of_the_passes_inside():
     assert all(health.verified for health in heard)
 
 
+@pytest.mark.parametrize("steps", [1, 7])
+def test_evaluations_under_transforms(steps: int):
+    z0, weight, shift = leaves()
+    count = [0]
+
+    def f(z: Tensor, a: Tensor) -> Tensor:
+        count[0] += 1
+        return torch.tanh(z @ weight + a)
+
+    def evaluations(run: Callable[[Any], Any]) -> int:
+        count[0] = 0
+        run(lambda a: solved(ReversibleAdjoint(), z0, weight, a, f, max_steps=steps).z1.sum())
+        return count[0]
+
+    # Two find what f draws and reads.
+    assert evaluations(lambda loss: vmap(loss)(torch.stack([shift, shift]))) == 2 + 2 * steps
+    assert evaluations(lambda loss: grad(loss)(shift)) == 2 + 6 * steps
+    assert evaluations(lambda loss: jvp(loss, (shift,), (shift,))) == 2 + 6 * steps
+
+
 def test_tangents_keep_no_more_states_for_more_steps():
     z0, weight, shift = leaves()
 
