@@ -83,12 +83,14 @@ def _contraction(certificate: Certificate) -> list[Block]:
         return [Prose("No fixed point was certified, so nothing is known about df/dz at it.")]
     moduli = [math.hypot(real, imaginary) for real, imaginary in found["eigenvalues"]]
     where = f"within {found['radius']:.1e} of the fixed point" if found["radius"] else "at the fixed point"
+    # Its eigenvalues are bounded by the norm, and apart from it only where that is no less than 1.
+    bounded = found["upper"] if math.isinf(found["spectral_radius"]) else found["spectral_radius"]
     return [
         Facts(
             (
                 ("contraction constant, proved", f"at most {found['constant']:.9g} {where}"),
                 ("norm of df/dz at the fixed point, proved", f"{found['lower']:.9g} to {found['upper']:.9g}"),
-                ("greatest eigenvalue of df/dz, proved", f"at most {found['spectral_radius']:.9g} in modulus"),
+                ("greatest eigenvalue of df/dz, proved", f"at most {bounded:.9g} in modulus"),
                 ("greatest eigenvalue of df/dz, estimated", number(max(moduli, default=0.0), 9)),
             ),
             wide=True,

@@ -155,7 +155,8 @@ class Certificate:
     def contraction(self) -> dict[str, Any] | None:
         """{"constant", "radius", "lower", "upper", "spectral_radius", "eigenvalues"}, or None without a fixed point.
 
-        The constant is that of the neighbourhood where there is one, else that at the fixed point, with radius 0.
+        The spectral radius is infinite where it was not bounded apart from the norm, that is where the norm may be less
+        than 1. The constant is that of the neighbourhood if there is one, else that at the fixed point, with radius 0.
         """
         proof = self._main("norm")
         if proof is None:

@@ -358,3 +358,29 @@ def test_restricted_graph_keeps_what_one_output_needs() -> None:
     assert len(alone.nodes) < len(traced.vjp.nodes)
     with pytest.raises(KeyError, match="no output 'w'"):
         traced.vjp.restricted(["w"])
+
+
+class Named(torch.Tensor):
+    """A subclass with torch's operations."""
+
+
+class Wrapped(torch.Tensor):
+    """A subclass with operations of its own."""
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise NotImplementedError
+
+
+def test_subclass_with_torchs_operations_is_taken_as_a_tensor() -> None:
+    x = torch.ones(2, 3, dtype=torch.float64)
+    traced = trace(lambda z, x: torch.tanh(z) + x, Z.as_subclass(Named), x.as_subclass(Named))
+    expected = (torch.tanh(Z) + x).numpy()
+    ops = Multiprecision(30)
+    assert np.max(np.abs(ops.to_float64(evaluate(traced, ops)) - expected)) < 2.0**-50
+
+
+def test_subclass_with_operations_of_its_own_is_refused_in_words() -> None:
+    wrapped = torch.Tensor._make_wrapper_subclass(Wrapped, (2, 3), dtype=torch.float64)  # type: ignore[attr-defined]
+    with pytest.raises(TracingError, match="args is a Wrapped, a tensor with operations of its own"):
+        trace(lambda z, x: torch.tanh(z), Z, wrapped)

@@ -36,6 +36,21 @@ def tensor_type(tensor: torch.Tensor) -> TensorType:
     return TensorType(tuple(int(size) for size in tensor.shape), dtype_name(tensor.dtype))
 
 
+def plain_tensor(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor without a subclass that has torch's operations.
+
+    Raises:
+        TracingError: the subclass has operations of its own.
+    """
+    own, torchs = (getattr(kind, "__torch_dispatch__") for kind in (type(tensor), torch.Tensor))  # noqa: B009
+    if own is not torchs:
+        raise TracingError(
+            f"{name} is a {type(tensor).__name__}, a tensor with operations of its own, which cannot be recorded; give "
+            "the plain tensors that it holds, and make one of them inside the function"
+        )
+    return tensor if type(tensor) in (torch.Tensor, torch.nn.Parameter) else tensor.as_subclass(torch.Tensor)
+
+
 def exact_values(tensor: torch.Tensor) -> NDArray[Any]:
     """The stored values of a tensor, exactly: float64 for floating dtypes, complex128, int64 or bool."""
     tensor = tensor.detach().cpu().resolve_neg()

@@ -33,7 +33,13 @@ from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tr
 
 from verify.reference.graph.capture import CapturedTensorChangedError, Substitution, captured_tensors
 from verify.reference.graph.constants import with_exact_constants
-from verify.reference.graph.conversion import exact_values, graph_from_fx, refuse_symbolic_shapes, tensor_type
+from verify.reference.graph.conversion import (
+    exact_values,
+    graph_from_fx,
+    plain_tensor,
+    refuse_symbolic_shapes,
+    tensor_type,
+)
 from verify.reference.graph.errors import DataDependentError, RandomOperationError, TracingError, WrongReturnError
 from verify.reference.graph.graph import Graph, Input
 
@@ -179,7 +185,7 @@ def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = (), *, with_b
     inputs.update(captured)
     # Integers and bools are constants, so that shapes may depend on them.
     inputs = {
-        name: tensor if tensor.layout == torch.strided else tensor.to_dense()
+        name: plain_tensor(name, tensor if tensor.layout == torch.strided else tensor.to_dense())
         for name, tensor in inputs.items()
         if tensor.is_floating_point()
     }
@@ -205,7 +211,7 @@ def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = (), *, with_b
         wanted = {name: given[name].detach().requires_grad_(name in leaves) for name in names}
         state = tree_unflatten([wanted[name] for name in state_names], z_spec)
         arguments = [
-            wanted.get(name, leaf.clone() if isinstance(leaf, torch.Tensor) else leaf)
+            wanted[name] if name in wanted else leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
             for name, leaf in zip(args_names, args_leaves, strict=True)
         ]
         substitution = Substitution([(original, wanted[name]) for name, original in pairs], note)
