@@ -203,3 +203,35 @@ def test_scale_so_large_that_nothing_could_fail_closes_the_gate(small):
     ]
     why = {finding.why for finding in judge(replace(run, measurements=tuple(rows)), plan).failures}
     assert any("median ratio" in text for text in why)
+
+
+def test_a_check_without_any_power_closes_the_gate_however_little_it_asks_for(small):
+    run, plan = small
+    check = POWERED[0]
+    rows = list(run.measurements)
+    for place in rows_of(run, check):
+        rows[place] = replace(rows[place], status="no-power", power=math.inf, reason="none")
+    modest = replace(plan, criteria={**plan.criteria, check: replace(plan.criteria[check], effective=0.0)})
+    why = {finding.why for finding in judge(replace(run, measurements=tuple(rows)), modest).failures}
+    assert any(text.startswith("0 of ") for text in why)
+
+
+@pytest.mark.parametrize("kind", [float, str])
+def test_an_environment_that_holds_what_is_planned_as_another_type_closes_the_gate(small, kind):
+    run, plan = small
+    seed = kind(run.environment["seed"])
+    found = replace(run, environment=run.environment | {"seed": seed})
+    why = [finding.why for finding in judge(found, plan).failures]
+    assert any(f"the environment's seed is {seed!r}, and this judge knows" in text for text in why)
+
+
+@pytest.mark.parametrize("wrong", ["twice", "by none of the checks"])
+def test_a_fault_that_is_said_to_be_killed_twice_or_by_nobody_closes_the_gate(small, wrong):
+    run, plan = small
+    assert run.selftest is not None
+    place = next(place for place, record in enumerate(run.selftest) if record.killed_by)
+    record, records = run.selftest[place], list(run.selftest)
+    more = record.killed_by[0] if wrong == "twice" else "nobody"
+    records[place] = replace(record, killed_by=(*record.killed_by, more))
+    why = [finding.why for finding in judge(replace(run, selftest=tuple(records)), plan).failures]
+    assert any(text.startswith(f"{record.fault} is said to be killed by ") for text in why)
