@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
@@ -88,7 +89,10 @@ class ReadsSeen(TorchFunctionMode):
         self.drew = self.drew or getattr(func, "__name__", "") in _DRAWS
         result = func(*args, **kwargs) if kwargs else func(*args)
         for tensor in (result,) if isinstance(result, torch.Tensor) else _tensors(result):
-            if id(tensor) not in seen:
+            known = seen.get(id(tensor))
+            if (
+                known is None or known() is not tensor
+            ):  # its id was that of one that a transform inside made, and is gone
                 inside.add(id(tensor))
         return result
 
@@ -189,6 +193,8 @@ def version(tensor: torch.Tensor) -> int:
 
 def _memory(tensor: torch.Tensor) -> int | None:
     """Return what names the memory of a tensor, which its views and its `.data` share; None where it has none."""
+    while is_functorch_wrapped_tensor(tensor):
+        tensor = get_unwrapped(tensor)  # a transform's wrapper has none of its own
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
         return None
     return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
