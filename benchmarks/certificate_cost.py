@@ -3,8 +3,8 @@
     python benchmarks/certificate_cost.py --out FOLDER [--quick]
 
 writes certificate_cost.json (a row per measurement) and certificate_cost.svg into the folder. Seconds depend on the
-machine and are those of the processor, which a busy machine does not lengthen; the ratio of balls to mpmath is taken
-within one run, the two alternating, the best of each.
+machine and are those of the processor, which work on the same core still lengthens; the ratio of balls to mpmath is
+taken within one run, the two alternating, the best of each.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from reports.content import Grid
 from reports.dossier import Dossier
 from reports.ranking import excess_text, severity, verdict_word, worst_of_each_check
+from reports.scoreboard import scoreboard
 from reports.text import number, plural
 from reports.verdict import counts, environment_facts, headline
 from verify.json_file import printable
@@ -36,7 +37,9 @@ def to_markdown(dossier: Dossier, conclusions: Sequence[tuple[str, Sequence[str 
     for run in dossier.runs:
         facts = "; ".join(f"{name} {value}" for name, value in environment_facts(run))
         lines.append(f"- {plain(run.label)}{' (recorded)' if run.recorded else ''}: {plain(facts)}")
-    lines += ["", *_failures(dossier), *_worst(dossier)]
+    board = scoreboard(dossier)
+    lines += ["", *([] if board is None else ["### Subjects side by side", "", *_table(board)])]
+    lines += [*_failures(dossier), *_worst(dossier)]
     for title, parts in conclusions:
         lines += [f"### {plain(title)}", "", *(f"- {plain(part)}" for part in parts if isinstance(part, str)), ""]
         for part in parts:

@@ -19,15 +19,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from revdeq._estimate import EstimateError, SpectrumEstimate
-from revdeq._probe import probing
 from revdeq._reduced import ReducedModel, steps_until
-from revdeq._tree import Tree, flatten, unflatten
+from revdeq._tree import Tree, flatten
+from revdeq._trial import Run, on_vectors
 from revdeq.rates import optimal_averaging, spectral_rate
 
 
@@ -73,33 +72,6 @@ class AutomaticBeta:
     reason: str
 
 
-class _Run:
-    """The reversible iteration of one beta from z0, its residuals and the points that it visits."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor], z0: Tensor, beta: float) -> None:
-        self._function, self.beta = function, beta
-        self._y = self._z = z0
-        self.points: list[Tensor] = []
-        self.values: list[Tensor] = []
-        self.residuals: list[float] = []
-        self.evaluations = 0
-
-    def step(self, *, keep: bool = True) -> None:
-        """Take a step; the residual is that before it."""
-        value = self._evaluate(self._z, keep)
-        self.residuals.append(float((value - self._z).norm()))
-        self._y = (1 - self.beta) * self._y + self.beta * value
-        self._z = (1 - self.beta) * self._z + self.beta * self._evaluate(self._y, keep)
-
-    def _evaluate(self, point: Tensor, keep: bool) -> Tensor:
-        value = self._function(point)
-        self.evaluations += 1
-        if keep and bool(torch.isfinite(value).all()):
-            self.points.append(point)
-            self.values.append(value)
-        return value
-
-
 def automatic_beta(
     function: Callable[[Tree, Tree], Tree], z0: Tree, args: Tree = (), *, num_steps: int, rtol: float = 0.25
 ) -> AutomaticBeta:
@@ -125,24 +97,13 @@ def automatic_beta(
         raise ValueError(f"rtol is {rtol!r}; it must be between 0 and 1")
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}; it must be at least 1")
-    leaves, structure = flatten(z0)
-    wide = torch.float32 if leaves[0].device.type == "mps" else torch.float64
-    sizes = [leaf.numel() for leaf in leaves]
-
-    def flat(tree: Tree) -> Tensor:
-        return torch.cat([leaf.detach().reshape(-1).to(wide) for leaf in flatten(tree)[0]])
-
-    def shaped(vector: Tensor) -> Any:
-        parts = zip(vector.split(sizes), leaves, strict=True)
-        return unflatten([part.view(leaf.shape).to(leaf.dtype) for part, leaf in parts], structure)
-
-    roundoff = max(torch.finfo(leaf.dtype).eps / 2 for leaf in leaves)
-    with probing(function, z0, args) as f, torch.no_grad():
-        return _choose(lambda vector: flat(f(shaped(vector))), flat(z0), num_steps, roundoff, rtol)
+    roundoff = max(torch.finfo(leaf.dtype).eps / 2 for leaf in flatten(z0)[0])
+    with on_vectors(function, z0, args) as (f, start):
+        return _choose(f, start, num_steps, roundoff, rtol)
 
 
 def _choose(f: Callable[[Tensor], Tensor], z0: Tensor, num_steps: int, roundoff: float, rtol: float) -> AutomaticBeta:
-    trial = _Run(f, z0, USUAL)
+    trial = Run(f, z0, USUAL)
     for _ in range(min(TRIAL_STEPS, max(1, num_steps // 5))):
         trial.step()
     first, last = trial.residuals[0], trial.residuals[-1]
@@ -202,7 +163,7 @@ def _below(model: ReducedModel, curves: Tensor, rtol: float) -> float | None:
 
 
 def _above(
-    f: Callable[[Tensor], Tensor], z0: Tensor, model: ReducedModel, curves: Tensor, trial: _Run
+    f: Callable[[Tensor], Tensor], z0: Tensor, model: ReducedModel, curves: Tensor, trial: Run
 ) -> tuple[float | None, int]:
     """Return a beta above 1 that was tried and takes half of the steps or less, or None, and the evaluations spent."""
     early, goal = (float(steps_until(curves, tolerance)[_AT_USUAL]) for tolerance in (_EARLY, _GOAL))
@@ -217,7 +178,7 @@ def _above(
         # If the trial fails, .8 still has to take all of its own.
         lost = max(2.0 * TRIAL_STEPS, (_DEARER - 1) * 2 * _continued(trial.residuals, _EARLY, early) - spent)
         budget = min(budget, _DEARER * 2 * early - 2 * float(steps_until(curves, _EARLY)[best]) - spent, lost)
-    run, off = _Run(f, z0, float(_BETAS[best])), 0
+    run, off = Run(f, z0, float(_BETAS[best])), 0
     if budget < 2 * TRIAL_STEPS:
         return None, 0
     while run.evaluations + 2 <= budget:
@@ -259,7 +220,7 @@ def _widened_rates(model: ReducedModel) -> Tensor:
     return spectral_rate(points[:, None], _BETAS).amax(dim=0)
 
 
-def _refuse(f: Callable[[Tensor], Tensor], z0: Tensor, num_steps: int, model: ReducedModel, trial: _Run) -> int:
+def _refuse(f: Callable[[Tensor], Tensor], z0: Tensor, num_steps: int, model: ReducedModel, trial: Run) -> int:
     """Raise if an eigenvalue outside the strip is certain and beta .5 shows it; else return the evaluations spent."""
     values, residuals = model.ritz()
     furthest = int(values.real.abs().argmax())
@@ -268,7 +229,7 @@ def _refuse(f: Callable[[Tensor], Tensor], z0: Tensor, num_steps: int, model: Re
         return 0
     if len(trial.residuals) > 1 and trial.residuals[-1] < trial.residuals[-2]:
         return 0
-    run = _Run(f, z0, CAREFUL)
+    run = Run(f, z0, CAREFUL)
     while len(run.residuals) <= max(_PATIENCE[0], min(num_steps, _PATIENCE[1])):
         run.step(keep=False)
         # A residual that falls refutes the estimate; components that converge may take some of it away at first.

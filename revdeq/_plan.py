@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from revdeq._estimate import extreme_eigenvalues
+from revdeq._measured import MeasuredConvergence
 from revdeq._memory import memory_of
 from revdeq._planned import Plan as Plan, PlanError as PlanError, Reach as Reach, dtype_name
 from revdeq._precision import (
@@ -104,19 +104,46 @@ def plan(
         raise ValueError(
             f"state_dtype {dtype_name(state_dtype)} is narrower than dtype {dtype_name(dtype)}: give a wider one"
         )
-    kappa, words = _eigenvalues(contraction_constant, spectrum, real, imaginary, function, z, args)
     components = COMPONENTS if z is None else 2 * sum(leaf.numel() for leaf in flatten(z)[0])
-    wish = _Wish(
-        kappa, words, dtype, state_dtype, gradient_error, target, beta, num_steps, max_steps, components, "floating"
-    )
+
+    def planned(kappa: Tensor, words: str, beta: float | None) -> Plan:
+        wish = _Wish(
+            kappa, words, dtype, state_dtype, gradient_error, target, beta, num_steps, max_steps, components, "floating"
+        )
+        problem = None if function is None else (function, z, args)
+        return _planned(wish, arithmetic, floating_only, problem)
+
+    if function is None:
+        if z is not None:
+            raise ValueError("z was given without function: give both, or a contraction_constant alone")
+        return planned(*_eigenvalues(contraction_constant, spectrum, real, imaginary), beta)
+    if contraction_constant is not None or real is not None or imaginary is not None:
+        raise ValueError("give either a function, whose spectrum is estimated, or constants, not both")
+    if z is None:
+        raise ValueError("function was given without z: give the state at which its spectrum is estimated")
+    with MeasuredConvergence(function, z, args) as measured:
+        return measured.agreeing(planned, max_steps, beta, checked=target == "fixed-point")
+
+
+def _planned(
+    wish: "_Wish",
+    arithmetic: str | None,
+    floating_only: bool,
+    problem: tuple[Callable[[Tree, Tree], Tree], Tree, Tree] | None,
+) -> Plan:
+    """Return the plan that meets the wish, by floating states where those do.
+
+    Raises:
+        PlanError: none does.
+    """
     ways = [wish] if arithmetic != "bitwise" else []
-    if not floating_only and (beta is None or bitwise_betas(beta) == (beta,)):
+    if not floating_only and (wish.beta is None or bitwise_betas(wish.beta) == (wish.beta,)):
         ways.append(replace(wish, arithmetic="bitwise"))
     plans: list[Plan] = []
     for way in ways:
         found = _search(way)
-        plans.append(_describe(way, found, None if function is None else (function, z, args)))
-        if plans[-1].gradient_error <= gradient_error:
+        plans.append(_describe(way, found, problem))
+        if plans[-1].gradient_error <= wish.gradient_error:
             return replace(plans[-1], reach=tuple(_reaches(way, found)))
     best = min(range(len(plans)), key=lambda i: plans[i].gradient_error)
     raise PlanError(_refusal(ways[best], plans[best]))
@@ -300,38 +327,17 @@ def _refusal(wish: _Wish, best: Plan) -> str:
 
 
 def _eigenvalues(
-    contraction_constant: float | None,
-    spectrum: Spectrum,
-    real: float | None,
-    imaginary: float | None,
-    function: Callable[[Tree, Tree], Tree] | None,
-    z: Tree,
-    args: Tree,
+    contraction_constant: float | None, spectrum: Spectrum, real: float | None, imaginary: float | None
 ) -> tuple[Tensor, str]:
-    if function is None:
-        if z is not None:
-            raise ValueError("z was given without function: give both, or a contraction_constant alone")
-        p, q = semi_axes(contraction_constant, spectrum, real=real, imaginary=imaginary)
-        words = {
-            "any": f"arbitrary map with contraction constant {contraction_constant}",
-            "real": f"real spectrum in [-{p:g}, {p:g}]",
-            "imaginary": f"imaginary spectrum in i[-{q:g}, {q:g}]",
-            "ellipse": f"spectrum in the ellipse with semi-axes {p:g} and {q:g}",
-        }
-        assert set(words) == set(SPECTRA)
-        return ellipse_points(p, q, 33), words[spectrum]
-    if contraction_constant is not None or real is not None or imaginary is not None:
-        raise ValueError("give either a function, whose spectrum is estimated, or constants, not both")
-    if z is None:
-        raise ValueError("function was given without z: give the state at which its spectrum is estimated")
-    estimate = extreme_eigenvalues(function, z, args)
-    if not (max(estimate.real_max, -estimate.real_min) < 1):
-        raise PlanError(
-            f"df/dz has eigenvalues with real part from {estimate.real_min:.4g} to {estimate.real_max:.4g} (estimate), "
-            "and no beta converges outside (-1, 1): an averaged map helps below -1, a smaller gain of f above 1"
-        )
-    words = f"{len(estimate.ritz_values)} eigenvalues estimated at z, moduli up to {estimate.radius:.4g}"
-    return estimate.ritz_values, words
+    p, q = semi_axes(contraction_constant, spectrum, real=real, imaginary=imaginary)
+    words = {
+        "any": f"arbitrary map with contraction constant {contraction_constant}",
+        "real": f"real spectrum in [-{p:g}, {p:g}]",
+        "imaginary": f"imaginary spectrum in i[-{q:g}, {q:g}]",
+        "ellipse": f"spectrum in the ellipse with semi-axes {p:g} and {q:g}",
+    }
+    assert set(words) == set(SPECTRA)
+    return ellipse_points(p, q, 33), words[spectrum]
 
 
 def _dtype_of(z: Tree) -> torch.dtype:

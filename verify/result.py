@@ -28,6 +28,10 @@ SUBJECT_FILES = "subject_files"
 """Key of the environment block under which the files of a foreign subject stand, with their digests."""
 
 
+CLAIMS = "claims"
+"""Key under which the claims of a subject stand that does not claim everything."""
+
+
 class ResultsError(ValueError):
     """A results file that cannot be read or written; the message says which, why and what to do."""
 

@@ -1,15 +1,18 @@
 """What is verified: anything that solves z = f(z) and differentiates it, ours or another library's.
 
-A subject is an object with `name`, `solve` and `reconstruct`. `load_subject("revdeq")` gives this distribution's own,
-`load_subject("package.module:attribute")` another; the attribute is `subject` where none is named.
+A subject is an object with `name`, `solve` and, where it claims to undo its steps, `reconstruct`; `claims` says what it
+does, and is what it is judged by (`verify.claims`). `load_subject("revdeq")` gives this distribution's own,
+`load_subject("plain-loop")` one that comes with it (`verify.subjects`), and `load_subject("package.module:attribute")`
+another; the attribute is `subject` where none is named.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,11 +21,12 @@ import revdeq
 from revdeq._narrowing import narrow
 from revdeq.arithmetic.base import LeafState
 from revdeq.solver.reversible import Coupled, Reversible, ReversibleIteration
+from verify.claims import Adjoint as Adjoint, ClaimsError, claims_of
 from verify.methods import Betas, anderson, broyden
+from verify.subjects import SUBJECTS
 from verify.users_module import import_users_module
 
 
-Adjoint = Literal["reversible", "default", "unrolled", "checkpointed", "implicit", "implicit-gmres", "phantom"]
 ADJOINT_STEPS = 10_000
 """Steps that the adjoint equation may take: the slowest problem of the zoo needs some 2,000."""
 
@@ -171,32 +175,61 @@ class RevdeqSubject:
 
 
 def load_subject(name: str) -> Subject:
-    """The subject called `name`: "revdeq", or MODULE, or MODULE:ATTRIBUTE (a subject, or a function that makes one).
+    """The subject called `name`.
+
+    Args:
+        name: "revdeq", one of `verify.subjects.SUBJECTS`, or MODULE or MODULE:ATTRIBUTE (a subject, or a function that
+            makes one).
 
     Raises:
-        SubjectError: if the module or the attribute is not there, or it is not a subject.
+        SubjectError: if the module or the attribute is not there, a library is missing, it is not a subject, or it
+            claims nothing that could be judged.
     """
     if name == "revdeq":
         return RevdeqSubject()
+    if name in SUBJECTS:
+        return _adapter(name)
     module_name, _, attribute = name.partition(":")
     attribute = attribute or "subject"
     try:
         module = import_users_module(module_name)
     except ImportError as error:
         raise SubjectError(
-            f"subject {name!r} cannot be imported ({error}): give revdeq, or MODULE:ATTRIBUTE on the Python path."
+            f"subject {name!r} cannot be imported ({error}): give revdeq, {', '.join(SUBJECTS)}, or MODULE:ATTRIBUTE "
+            "on the Python path."
         ) from error
     if not hasattr(module, attribute):
         raise SubjectError(f"module {module_name} has no {attribute!r}: define it there, or give MODULE:ATTRIBUTE.")
     candidate: Any = getattr(module, attribute)
-    if isinstance(candidate, type) or (callable(candidate) and not isinstance(candidate, Subject)):
-        candidate = candidate()
-    if not isinstance(candidate, Subject):
+    try:
+        if isinstance(candidate, type) or (callable(candidate) and not _is_subject(candidate)):
+            candidate = candidate()
+        if _is_subject(candidate):
+            return candidate
+    except ClaimsError as error:
+        raise SubjectError(f"{module_name}:{attribute}: {error}") from error
+    raise SubjectError(
+        f"{module_name}:{attribute} is a {type(candidate).__name__} without name, solve and reconstruct: give an "
+        "object that has the three (see verify.subject.Subject), or the first two and claims without 'reversible'."
+    )
+
+
+def _is_subject(candidate: Any) -> TypeGuard[Subject]:
+    needed = ("name", "solve", "reconstruct") if claims_of(candidate).reversible else ("name", "solve")
+    return all(hasattr(candidate, attribute) for attribute in needed)
+
+
+def _adapter(name: str) -> Subject:
+    adapter = SUBJECTS[name]
+    try:
+        return importlib.import_module(adapter.module).subject
+    except ModuleNotFoundError as error:
+        if error.name != adapter.library:
+            raise
         raise SubjectError(
-            f"{module_name}:{attribute} is a {type(candidate).__name__} without name, solve and reconstruct: "
-            "give an object that has the three (see verify.subject.Subject)."
-        )
-    return candidate
+            f"subject {name!r} needs the library {adapter.library}, which is not installed here: "
+            f"pip install 'revdeq[{adapter.library}]'."
+        ) from error
 
 
 def _adjoint(settings: Settings) -> revdeq.Adjoint:

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from verify.case import Case
+from verify.claims import EVERYTHING, Claims
 from verify.environment import command_line, cuda_absence, describe
-from verify.planning import absence
+from verify.planning import absence, has_gradients, unclaimed
 from verify.profiles import profile_named
-from verify.result import FAILED_TASK, SUBJECT_FILES, NotMeasured, Results, ResultsError
+from verify.result import CLAIMS, FAILED_TASK, SUBJECT_FILES, NotMeasured, Results, ResultsError
 from verify.result_file import read_results, write_results
 from verify.run import Limits, TaskError, Workers
 from verify.run.files import unchanged
@@ -96,10 +97,15 @@ def run(
         if only is not None:
             _keep_run(out / RESULTS)
         clock, environment = _Clock(), describe()
-        files = _inspect(subject, workers)
+        files, claims = _inspect(subject, workers)
+        environment |= {} if claims == EVERYTHING else {CLAIMS: claims.to_json()}
+        if only is None and not has_gradients(measured, devices, claims):
+            raise SubjectError(f"profile {profile} judges no gradient of {subject!r}: {claims.text}; claim more.")
         said = command_line() if command is None else command
         shell = _Shell(profile, subject, devices, said, clock, environment)
         if only is not None:
+            if not claims.has(Case.parse(only)):
+                raise SweepError(f"case {only!r} is none that {subject} claims: {claims.text}.")
             results = _replay(shell, only, workers)
             write_results(results, out / RESULTS)
             return results
@@ -114,7 +120,10 @@ def run(
         tried.run(workers, fresh)
         shell.environment.update({} if subject == "revdeq" else {SUBJECT_FILES: tried.files})
         done = {task: tried.done[task] for task in planned if task in tried.done}
-        left = (*tried.failed.values(), *_absent(devices), *measured.left_out(), *studies_left_out(subject))
+        left = (
+            *(*tried.failed.values(), *_absent(devices), *measured.left_out()),
+            *(*studies_left_out(subject), *unclaimed(subject, claims)),
+        )
         if shard is not None:
             shell.environment[SHARD] = shard.describe(done)
             left = (*left, shard.left_out)
@@ -186,17 +195,17 @@ def _workers(
         workers.shutdown(cancel_futures=True)
 
 
-def _inspect(subject: str, workers: Executor) -> dict[str, str]:
-    """The files of a subject, which a worker loads: what a module does when it is imported cannot end the run."""
+def _inspect(subject: str, workers: Executor) -> tuple[dict[str, str], Claims]:
+    """Files and claims of a subject, which a worker loads: what a module does when imported cannot end the run."""
     if subject == "revdeq":
-        return {}
+        return {}, EVERYTHING
     try:
         found = workers.submit(inspect_subject, subject).result()
     except TaskError as error:
         raise SubjectError(f"subject {subject!r} cannot be loaded: {error}; mend it, or give another.") from error
     if "refused" in found:
         raise SubjectError(found["refused"])
-    return found["files"]
+    return found["files"], Claims.from_json(found["claims"])
 
 
 def _replay(shell: _Shell, only: str, workers: Executor) -> Results:

@@ -12,11 +12,12 @@ from revdeq.rates import spectral_rate
 from verify.case import BITWISE, Case
 from verify.checks import checks_for
 from verify.checks._where import PROBE_STEPS
-from verify.curves import PRECISIONS as PRECISIONS, measure_curves, planned_curves
+from verify.claims import Claims, claims_of
+from verify.curves import MEMORY_ADJOINTS, PRECISIONS as PRECISIONS, measure_curves, planned_curves
 from verify.plan import CurveKey, PlannedCurve
 from verify.planted.selftest import selftest
 from verify.problems import get_problem
-from verify.result import Measurement
+from verify.result import Curve, Measurement
 from verify.rounding.census import has_bitwise_form
 from verify.run.parts import Part
 from verify.studies.registry import measure_study
@@ -52,8 +53,12 @@ class Task(Protocol):
         """The cases whose rows the gate judges."""
         ...
 
-    def curves(self) -> Iterator[tuple[CurveKey, PlannedCurve]]:
-        """The curves that it gives and the gate asks for; those of a study are known by their names alone."""
+    def curves(self, claims: Claims) -> Iterator[tuple[CurveKey, PlannedCurve]]:
+        """The curves that it gives of a subject and the gate asks for; those of a study are known by name alone.
+
+        Args:
+            claims: what the subject claims.
+        """
         ...
 
     def measure(self, subject: str) -> Part:
@@ -108,14 +113,19 @@ class ProblemTask:
         ]
         return (*floating, *integer)
 
-    def curves(self) -> Iterator[tuple[CurveKey, PlannedCurve]]:
-        """As `Task.curves`."""
+    def curves(self, claims: Claims) -> Iterator[tuple[CurveKey, PlannedCurve]]:
+        """As `Task.curves`: they compare the reversible with the implicit gradient, where both are claimed."""
+        if not _drawn(claims):
+            return iter(())
         return planned_curves(self.problem, self.beta, self.device, self.curve_steps)
 
     def measure(self, subject: str) -> Part:
         """As `Task.measure`."""
-        trials = _Trials(load_subject(subject), subject_options(subject))
-        curves = measure_curves(self.problem, self.beta, self.device, self.curve_steps, trials, judged=STEPS)
+        measured = load_subject(subject)
+        trials = _Trials(measured, subject_options(subject))
+        curves: list[Curve] = []
+        if _drawn(claims_of(measured)):
+            curves = measure_curves(self.problem, self.beta, self.device, self.curve_steps, trials, judged=STEPS)
         return Part(tuple(row for case in self.cases() for row in measure_case(trials(case))), tuple(curves))
 
     def _stays_in_range(self) -> bool:
@@ -150,8 +160,9 @@ class MethodTask:
         """As `Task.cases`."""
         return method_cases(self.method, self.device)
 
-    def curves(self) -> Iterator[tuple[CurveKey, PlannedCurve]]:
+    def curves(self, claims: Claims) -> Iterator[tuple[CurveKey, PlannedCurve]]:
         """As `Task.curves`: none."""
+        del claims
         return iter(())
 
     def measure(self, subject: str) -> Part:
@@ -184,15 +195,19 @@ class GridTask:
         """As `Task.cases`."""
         return grid_cases(self.device)
 
-    def curves(self) -> Iterator[tuple[CurveKey, PlannedCurve]]:
+    def curves(self, claims: Claims) -> Iterator[tuple[CurveKey, PlannedCurve]]:
         """As `Task.curves`."""
-        return planned_grid_curves(self.device)
+        return planned_grid_curves(self.device) if self._measured(claims) else iter(())
 
     def measure(self, subject: str) -> Part:
         """As `Task.measure`."""
         benches = [GridBench(case, load_subject(subject), options=subject_options(subject)) for case in self.cases()]
         rows = tuple(row for bench in benches for row in measure_case(bench))
-        return Part(rows, tuple(grid_curves([bench.made for bench in benches if bench.made is not None])))
+        curves = grid_curves([bench.made for bench in benches if bench.made is not None])
+        return Part(rows, tuple(curves) if self._measured(claims_of(load_subject(subject))) else ())
+
+    def _measured(self, claims: Claims) -> bool:
+        return all(map(claims.has, self.cases()))
 
 
 @dataclass(frozen=True)
@@ -219,8 +234,9 @@ class EnvelopeTask:
         """As `Task.cases`."""
         return envelope_cases(self.device)
 
-    def curves(self) -> Iterator[tuple[CurveKey, PlannedCurve]]:
+    def curves(self, claims: Claims) -> Iterator[tuple[CurveKey, PlannedCurve]]:
         """As `Task.curves`: none."""
+        del claims
         return iter(())
 
     def measure(self, subject: str) -> Part:
@@ -255,8 +271,9 @@ class StudyTask:
         """As `Task.cases`: none."""
         return ()
 
-    def curves(self) -> Iterator[tuple[CurveKey, PlannedCurve]]:
+    def curves(self, claims: Claims) -> Iterator[tuple[CurveKey, PlannedCurve]]:
         """As `Task.curves`: none."""
+        del claims
         return iter(())
 
     def measure(self, subject: str) -> Part:
@@ -282,14 +299,21 @@ class SelftestTask:
         """As `Task.cases`: none."""
         return ()
 
-    def curves(self) -> Iterator[tuple[CurveKey, PlannedCurve]]:
+    def curves(self, claims: Claims) -> Iterator[tuple[CurveKey, PlannedCurve]]:
         """As `Task.curves`: none."""
+        del claims
         return iter(())
 
     def measure(self, subject: str) -> Part:
         """As `Task.measure`."""
         del subject
         return Part((), (), selftest())
+
+
+def _drawn(claims: Claims) -> bool:
+    """Whether the curves of a problem can be drawn, which show reversible and implicit gradients in every dtype."""
+    dtypes = {dtype for dtype, _ in PRECISIONS} <= set(claims.dtypes) and claims.wider_states
+    return dtypes and "reversible" in claims.solvers and {"reversible", *MEMORY_ADJOINTS} <= set(claims.adjoints)
 
 
 def measure_case(bench: Bench) -> list[Measurement]:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from reports.content import Block, Facts, Fold, Grid, Level, Notice, Prose, Section
 from reports.dossier import Dossier
 from reports.ranking import excess_text, severity, verdict_level, worst_of_each_check
+from reports.scoreboard import scoreboard
 from reports.text import number, plural
 from reports.verdict import counts, environment_facts, headline
 from verify.checks import CRITERIA
@@ -26,6 +27,8 @@ def build(dossier: Dossier) -> Sequence[Block]:
         Prose(counts(dossier)),
     ]
     blocks += [Notice("note", remark) for remark in dossier.remarks]
+    board = scoreboard(dossier)
+    blocks += [] if board is None else [board]
     blocks += _failures(dossier)
     blocks += [_checks(dossier), *_faults(dossier)]
     for run in dossier.runs:

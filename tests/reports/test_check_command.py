@@ -9,12 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 from reports.cli import app
+from reports.commands import check as command
+from verify.run import checking
 
 
 MODULE = """
 import torch
 
 def good():
+    print("falls short: 9")  # which is not what the check says
     return (lambda z, x: 0.5 * torch.tanh(z) + x), torch.zeros(2, 3), torch.ones(2, 3)
 
 def cut():
@@ -28,6 +31,11 @@ def nothing():
 
 def leaving():
     raise SystemExit(0)
+
+def ending():
+    import os
+    os._exit(0)
+
 
 def leaving_later():
     calls = []
@@ -51,6 +59,20 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return lambda *arguments: CliRunner().invoke(app, ["check", *arguments])
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check in this process, which has torch already."""
+
+    def check_here(source, limits, options):
+        del limits
+        found = checking.check_and_encode(source, options)
+        if isinstance(found, str):
+            raise checking.CheckingError(found)
+        return found
+
+    monkeypatch.setattr(command, "check_apart", check_here)
+
+
 def test_a_module_that_holds_has_status_0_and_is_told_a_beta(run):
     done = run("checked_module:good", "--beta", "0.8", "--steps", "4")
     assert done.exit_code == 0, done.output
@@ -58,6 +80,21 @@ def test_a_module_that_holds_has_status_0_and_is_told_a_beta(run):
     assert done.stdout.splitlines()[-1] == "holds: 9"
 
 
+def test_a_module_that_ends_its_process_gives_no_verdict(run):
+    done = run("checked_module:ending")
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert "left with status 0" in done.stderr
+
+
+@pytest.mark.usefixtures("run")
+def test_the_sys_exit_of_a_module_is_not_the_status_of_a_certificate():
+    done = CliRunner().invoke(app, ["certify", "checked_module:leaving", "--out", "certificate"])
+    assert done.exit_code == 2
+    assert "sys.exit(0)" in done.stderr
+
+
+@pytest.mark.usefixtures("here")
 def test_a_module_that_falls_short_has_status_1_and_its_replay_says_the_same(run):
     done = run("checked_module:cut", "--steps", "3")
     assert done.exit_code == 1
@@ -69,6 +106,7 @@ def test_a_module_that_falls_short_has_status_1_and_its_replay_says_the_same(run
     assert run("checked_module:cut", "--steps", "3", "--leave-out", "derivative").exit_code == 0
 
 
+@pytest.mark.usefixtures("here")
 def test_what_could_not_be_checked_has_status_2(run):
     done = run("checked_module:fixed", "--only", "contracting")
     assert done.exit_code == 2
@@ -78,12 +116,12 @@ def test_what_could_not_be_checked_has_status_2(run):
     assert "f raised SystemExit" in left.stdout
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["checked_module:nothing"], "must give the triple"),
         (["checked_module:missing"], "has no missing"),
-        (["checked_module:leaving"], "sys.exit(0)"),
         (["no_such_module:f"], "there is no module"),
         (["checked_module:good", "--beta", "1"], "must be in (0, 2)"),
         (["checked_module:good", "--only", "all"], "there is no claim 'all'"),

@@ -79,6 +79,18 @@ def test_packing_is_dense_for_every_base(base):
     assert base**digits <= 256**size
     entropy = math.log2(base)
     assert 8 * size / digits <= (entropy if base & (base - 1) == 0 else entropy * 1.15)
+    # The greatest numbers of digits by logarithms, of which none is denser, nor as dense in fewer bytes.
+    fitting = {bytes_: int(math.log(256**bytes_ + 0.5, base)) for bytes_ in range(1, 8)}
+    assert (size / digits, size) == min((bytes_ / count, bytes_) for bytes_, count in fitting.items() if count)
+
+
+def test_packed_digits_are_little_endian_numbers_in_little_endian_bytes():
+    assert [packing(base) for base in (2, 3, 4, 5, 8, 256)] == [(8, 1), (5, 1), (4, 1), (24, 7), (8, 3), (1, 1)]
+    digits = torch.tensor([1, 2, 0, 1, 2, 2], dtype=torch.uint8)
+    assert pack(digits, 3).tolist() == [1 + 2 * 3 + 1 * 27 + 2 * 81, 2]
+    digits = torch.tensor([7, 0, 1, 0, 0, 6, 0, 5], dtype=torch.uint8)
+    word = sum(digit * 8**place for place, digit in enumerate(digits.tolist()))
+    assert pack(digits, 8).tolist() == [word % 256, word // 256 % 256, word // 65536]
 
 
 def test_bits_per_component_are_log2_m_for_powers_of_two():

@@ -32,6 +32,36 @@ def test_change_between_the_passes_raises(problem: Problem, what: str):
         found.z1.sum().backward()
 
 
+READS = {
+    "matmul": lambda c: c @ torch.eye(4, dtype=c.dtype),
+    "index": lambda c: c[[0, 1, 2, 3]],
+    "comparison": lambda c: (c >= 0).to(c.dtype),
+    "power": lambda c: c**2,
+    "from the right": lambda c: 1 - c,
+    "negative": lambda c: -c,
+    "length": lambda c: c.norm() / len(c),
+    "out of a list": lambda c: torch.stack([c, c]).sum(0),
+    "by keyword": lambda c: torch.add(input=c, other=1.0),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=list(READS))
+def test_change_of_a_constant_between_the_passes_raises_however_it_is_read(problem: Problem, read: Any):
+    z0, weight, x = problem
+    constant = torch.ones(4, dtype=torch.float64)
+    found = solve(
+        lambda z, a: torch.tanh(z @ weight + a * read(constant)),
+        z0,
+        x,
+        solver=Reversible(0.8),
+        adjoint=ReversibleAdjoint(),
+        max_steps=2,
+    )
+    constant.add_(1.0)
+    with pytest.raises(RuntimeError, match=CHANGED):
+        found.z1.sum().backward()
+
+
 def test_optimizer_step_between_the_passes_raises(problem: Problem):
     z0, _, x = problem
     linear = nn.Linear(4, 4).double()

@@ -82,6 +82,22 @@ def test_a_cell_does_not_mix_samples_and_starts_at_zero(name):
     torch.testing.assert_close(cell(z[:1], x[:1]), cell(z, x)[:1], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("kernel_size", [1, 3, 5, 7])
+def test_convolutions_keep_the_size_and_add_no_constant(kernel_size):
+    cell = Conv(8, kernel_size=kernel_size)
+    assert cell(torch.randn(2, 8, 7, 6), torch.randn(2, 8, 7, 6)).shape == (2, 8, 7, 6)
+    # A bias would be taken out again by the normalisations of groups of one channel, and train in vain.
+    assert {name for name, _ in cell.named_parameters() if name.startswith("conv")} == {"conv1.weight", "conv2.weight"}
+    for convolution in (cell.conv1, cell.conv2):
+        assert 0.005 < float(convolution.weight.detach().std()) < 0.02
+    assert Conv(8, input_channels=3).input.bias is not None
+
+
+def test_a_convolution_says_its_sizes():
+    assert "input_channels" not in repr(Conv(8)).splitlines()[0] + Conv(8).extra_repr()
+    assert Conv(8, 16, input_channels=3).extra_repr() == "channels=8, inner_channels=16, groups=8, input_channels=3"
+
+
 def test_causal_attention_does_not_look_ahead():
     cell = Transformer(8, 2, causal=True, dtype=torch.float64)
     z, x = torch.randn(2, 1, 6, 8, dtype=torch.float64)
@@ -412,6 +428,8 @@ def untyped(kind: Any) -> Any:
         (lambda: untyped(Dense)(2, 1.5), TypeError, "input_width is 1.5"),
         (lambda: untyped(Dense)(2, contraction_constant=0.0), ValueError, "contraction_constant is 0.0"),
         (lambda: untyped(Conv)(7), ValueError, "groups is 8; it must divide channels = 7"),
+        (lambda: untyped(Conv)(4), ValueError, "groups is 8; it must divide channels = 4"),
+        (lambda: untyped(Conv)(16, 4), ValueError, "must divide channels = 16 and inner_channels = 4"),
         (lambda: untyped(Conv)(8, kernel_size=4), ValueError, "kernel_size is 4; it must be odd"),
         (lambda: untyped(Transformer)(8, 3), ValueError, "heads is 3; it must divide width = 8"),
         (lambda: untyped(Transformer)(8, causal=1), TypeError, "causal is 1"),

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from revdeq import CheckpointedAdjoint, ImplicitAdjoint, Reversible, ReversibleAdjoint, UnrolledAdjoint, solve
+from revdeq.function.reads import ReadsSeen
 
 
 class Normalised(nn.Module):
@@ -217,3 +218,14 @@ def test_spectral_normalisation_works_cached():
     assert len(got) == 2
     for g, w in zip(got, want, strict=True):
         torch.testing.assert_close(g, w, rtol=1e-13, atol=1e-15)
+
+
+def test_what_an_evaluation_changes_is_no_constant_whether_or_not_the_operation_says_so():
+    mean, variance, table, kept = torch.zeros(2), torch.ones(2), torch.full((3, 2), 5.0), torch.ones(2)
+    with ReadsSeen(()) as reads:
+        torch.nn.functional.batch_norm(torch.randn(4, 2) * kept, mean, variance, training=True)
+        torch.nn.functional.embedding(torch.tensor([0, 1, 2]), table, max_norm=1.0)
+    constants = {id(tensor) for tensor in reads.constants()}
+    assert id(kept) in constants
+    assert not {id(mean), id(variance), id(table)} & constants
+    assert {id(tensor) for tensor, _ in reads.statistics()} == {id(mean), id(variance)}

@@ -88,6 +88,21 @@ def test_the_greatest_number_of_steps_is_within_what_was_asked(wished, expected)
     assert greatest_steps(0.3, 0.5, wished, torch.float64, torch.float64, max_steps=40) == expected
 
 
+def test_no_step_is_a_prediction_of_no_error():
+    assert reversal_error(0.5, 0.5, 0, torch.float32, torch.float64).tolist() == [0.0]
+    assert function_error(0.5, 0.5, 0, torch.float32).tolist() == [0.0]
+    assert greatest_steps(0.5, 0.5, 1.0, torch.float32, torch.float64, max_steps=0) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_one_step_of_states_as_narrow_as_f_makes_one_rounding(dtype):
+    # kappa = 0.5, by hand: d_z = u / a after a half step meets q = p_y + w p_z; d_y = 0 met p_z; nothing else rounds.
+    a, w, u = 0.5, 0.25, unit_roundoff(dtype)
+    error = float(reversal_error(0.5, 0.5, 1, dtype, dtype)[1])
+    stored = float(function_error(0.5, 0.5, 1, dtype)[1])
+    assert error == pytest.approx(math.hypot(stored, STATE_CONSTANT * math.hypot(1, w) * u / a), rel=1e-12)
+
+
 def test_what_cannot_be_predicted_is_refused():
     with pytest.raises(ValueError, match="at least 0"):
         reversal_error(0.5, 0.5, -1, torch.float32, torch.float64)

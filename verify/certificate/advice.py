@@ -44,6 +44,7 @@ def advise(certificate: Certificate) -> list[str]:
             f"in {worst.dtype} the gradient of {worst.leaf} has {max(0.0, worst.bits):.1f} of {worst.stored} bits; run "
             "f, or the sensitive part of it, in a wider dtype"
         )
+    sentences += certificate.said["departures"]
     casts: list[str] = certificate.said["casts"]
     if casts:
         sentences.append(

@@ -9,13 +9,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+import torch
 
 from verify.certificate.advice import advise
 from verify.certificate.certificate import Certificate
 from verify.certificate.comparison import TorchComparison, Truth
+from verify.certificate.departures import departure_in
 from verify.certificate.direction import certify_direction
 from verify.certificate.graph_json import count_operations, graph_to_json
 from verify.certificate.kernel.conclusions import conclusions
+from verify.certificate.kernel.numbers import unpacked
 from verify.certificate.kernel.problem import Problem, Proved
 from verify.certificate.posed import check_finite, cotangents_of, head_json, scope_of
 from verify.certificate.proof import problem_json, proof_of
@@ -23,6 +26,7 @@ from verify.certificate.recorder import Recorder
 from verify.certificate.settings import Settings
 from verify.certificate.source import Source, source_from
 from verify.certificate.stages import Part, Task, fixed_point_part, n_step_part
+from verify.certificate.torch_run import AS_GIVEN
 from verify.reference.graph import Traced, UnsupportedOperationError, check_covered, trace
 
 
@@ -142,6 +146,8 @@ class _Run:
             for run in runs.measured
         ]
         return self._concluded(
+            source,
+            task.traced,
             proved,
             scope=scope,
             bits=max(fixed.function.bits, steps.function.bits),
@@ -159,6 +165,8 @@ class _Run:
             "differentiating along one direction", lambda: certify_direction(source, task, settings, cotangents)
         )
         return self._concluded(
+            source,
+            task.traced,
             found.proved,
             scope=f"one direction: the state has {size} components, above max_components = {settings.max_components}",
             bits=found.bits,
@@ -169,13 +177,42 @@ class _Run:
             eigenvalues=[],
         )
 
-    def _concluded(self, proved: list[Proved], **parts: Any) -> Certificate:
+    def _concluded(self, source: Source, traced: Traced, proved: list[Proved], **parts: Any) -> Certificate:
         said = {**self._said, **parts, "problems": self._problems}
         said["programs"] = [recorder.program() for _, recorder, _ in self._recorders]
         said |= conclusions(said, proved)
+        said["departures"] = self._timed("looking where bits are lost", lambda: _departures(source, traced, said))
         said["seconds"] = self._seconds
         said["advice"] = advise(Certificate(said))
         return Certificate(said)
+
+
+FEW_BITS = 8
+"""Bits, or half of those that its dtype stores if that is less, that a gradient of N steps may lack before it is asked
+where they were lost."""
+
+
+def _departures(source: Source, traced: Traced, said: dict[str, Any]) -> list[str]:
+    """For each dtype in which bits are missing, the first operation that is worse than rounding, or that none is."""
+    found: list[str] = []
+    for run in said["measured"]:
+        same = ("dtype", "device", "adjoint")
+        rows = [row for row in said["bits_right"] if all(row[key] == run[key] for key in same)]
+        stored = run["stored"]
+        enough = stored - min(FEW_BITS, stored / 2)
+        if run["adjoint"] != "reversible" or all(float(row["bits"]) >= enough for row in rows):
+            continue
+        name = run["dtype"]
+        dtype = None if name == AS_GIVEN else getattr(torch, name)
+        search = departure_in(source, traced, dtype, run["device"], unpacked(run["z"]))
+        if search.first is not None:
+            found.append(f"in {name} the first operation that is worse than its rounding is {search.first}")
+        else:
+            found.append(
+                f"in {name} each of the {search.checked} operations that could be checked is as good as rounding "
+                f"allows ({search.unchecked} could not), so the bits are lost to f's sensitivity"
+            )
+    return found
 
 
 def _uncovered(traced: Traced) -> str:

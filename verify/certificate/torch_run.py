@@ -83,11 +83,7 @@ def run_in_torch(
     """
     state_names, state, z_spec = leaf_names("z0", source.z0)
     started = [cast(leaf, dtype, device).clone().requires_grad_() for leaf in state]
-    names, args_leaves, _ = leaf_names("args", source.args)
-    captured = captured_tensors(source.function, z0_copy(source.z0), source.args)
-    own = {
-        name: leaf for name, leaf in zip(names, args_leaves, strict=True) if isinstance(leaf, torch.Tensor)
-    } | captured
+    own = own_tensors(source)
     leaves = dict(zip(state_names, started, strict=True)) | own
 
     rule = revdeq.ReversibleAdjoint() if adjoint == "reversible" else revdeq.ImplicitAdjoint()
@@ -119,6 +115,13 @@ def run_in_torch(
     }
     z1 = np.concatenate([exact_values(leaf).ravel() for leaf in tree_flatten(solution.z1)[0]])
     return TorchRun(dtype_name(dtype), device, adjoint, z1, found)
+
+
+def own_tensors(source: Source) -> dict[str, torch.Tensor]:
+    """The tensors that a function reads besides its state, by name."""
+    names, leaves, _ = leaf_names("args", source.args)
+    given = {name: leaf for name, leaf in zip(names, leaves, strict=True) if isinstance(leaf, torch.Tensor)}
+    return given | captured_tensors(source.function, z0_copy(source.z0), source.args)
 
 
 def z0_copy(z0: Any) -> Any:

@@ -6,11 +6,12 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Literal, TypeVar, get_args
+from typing import Generic, Literal, TypeVar, cast, get_args
 
 import torch
 
 from verify.case import Case
+from verify.claims import EVERYTHING, Adjoint, Claims, same_gradient
 from verify.criteria import Criterion
 from verify.plan import Place
 from verify.result import Measurement
@@ -35,6 +36,10 @@ class Check(Generic[B]):
         applies: the cases on which profiles measure it.
         places: the rows that it gives on such a case, whatever the subject does.
         rows: measures a bench; the rows need neither the check's name nor its unit.
+        reverses: whether it is about undoing steps, and says nothing of a subject that does not claim to.
+        steps: whether it is about the very steps taken, and says nothing of a subject that claims the gradient of
+            the fixed point alone.
+        needs: adjoints that it asks for besides those of its rows.
     """
 
     name: str
@@ -44,14 +49,47 @@ class Check(Generic[B]):
     applies: Callable[[Case], bool]
     places: Callable[[Case], Iterable[Place]]
     rows: Callable[[B], list[Measurement]]
+    reverses: bool = False
+    steps: bool = False
+    needs: tuple[Adjoint, ...] = ()
+
+    def claimed(self, case: Case, claims: Claims) -> dict[Place, Place]:
+        """The rows that it gives of a subject that claims so much, each by the row that it is of one that claims all.
+
+        What is said of states, or of a gradient, is said of the adjoint that a subject has in the place of the one
+        that is meant, once. Costs belong to the very adjoint. The rest falls away.
+        """
+        beyond = (self.reverses and not claims.reversible) or (self.steps and not claims.exact)
+        if beyond or not claims.has(case) or set(self.needs) - set(claims.adjoints):
+            return {}
+        places = list(self.places(case))
+        if claims == EVERYTHING:
+            return {place: place for place in places}
+        found = {place: place for place in places if not place.adjoint or place.adjoint in claims.adjoints}
+        for place in places:
+            if place not in found:
+                adjoint = claims.stand_in(cast("Adjoint", place.adjoint))
+                moved = replace(place, adjoint=adjoint)
+                meant = self.topic == "states" or (self.topic != "cost" and same_gradient(adjoint, place.adjoint))
+                if meant and moved not in found.values():
+                    found[place] = moved
+        return found
 
     def measure(self, bench: B) -> list[Measurement]:
-        """The rows of one bench.
+        """The rows of one bench that its subject claims.
 
         Raises:
             Exception: whatever the subject raises.
         """
-        return [replace(row, check=self.name, unit=self.criterion.unit) for row in self.rows(bench)]
+        rows = [replace(row, check=self.name, unit=self.criterion.unit) for row in self.rows(bench)]
+        if bench.claims == EVERYTHING:
+            return rows
+        names = {
+            (place.adjoint, place.target, place.leaf): moved.adjoint
+            for place, moved in self.claimed(bench.case, bench.claims).items()
+        }
+        keys = [(row.adjoint, row.target, row.leaf) for row in rows]
+        return [replace(row, adjoint=names[key]) for row, key in zip(rows, keys, strict=True) if key in names]
 
     def measured(self, bench: B) -> list[Measurement]:
         """The rows of one bench; an exception becomes failed rows that say so, one for each that was planned.
@@ -59,6 +97,8 @@ class Check(Generic[B]):
         What a subject leaves switched or advanced is its own fault and not to be the next check's, so grad mode and
         random state are put back.
         """
+        if not self.claimed(bench.case, bench.claims):
+            return []
         random = torch.get_rng_state()
         try:
             with torch.enable_grad():
@@ -80,5 +120,5 @@ class Check(Generic[B]):
                 check=self.name,
                 unit=self.criterion.unit,
             )
-            for at in self.places(bench.case)
+            for at in self.claimed(bench.case, bench.claims).values()
         ]

@@ -8,25 +8,29 @@ from typing import Any
 from verify.case import Case
 from verify.checks._check import Check
 from verify.checks.reconstruction import CHECK as RECONSTRUCTION
+from verify.claims import EVERYTHING, Claims
 from verify.plan import PlannedRow, RowKey
 from verify.trial.bench import case_columns, replay_command
 
 
 def planned_rows(
-    pairs: Iterable[tuple[Case, Check[Any]]], options: tuple[str, ...] = ()
+    pairs: Iterable[tuple[Case, Check[Any]]], options: tuple[str, ...] = (), claims: Claims = EVERYTHING
 ) -> Mapping[RowKey, PlannedRow]:
     """The rows of checks on cases.
 
     Args:
         pairs: each case with each check that measures it.
         options: what a replay command needs besides the case.
+        claims: what the subject claims.
     """
-    return dict(item for case, check in pairs for item in _rows(case, check, options))
+    return dict(item for case, check in pairs for item in _rows(case, check, options, claims))
 
 
-def _rows(case: Case, check: Check[Any], options: tuple[str, ...]) -> Iterator[tuple[RowKey, PlannedRow]]:
+def _rows(
+    case: Case, check: Check[Any], options: tuple[str, ...], claims: Claims
+) -> Iterator[tuple[RowKey, PlannedRow]]:
     columns = {**case_columns(case), "unit": check.criterion.unit, "replay": replay_command(case.id, options)}
-    for place in check.places(case):
+    for place in check.claimed(case, claims).values():
         own = {"check": check.name, "adjoint": place.adjoint, "target": place.target, "leaf": place.leaf}
         yield (check.name, case.id, place.adjoint, place.target, place.leaf), PlannedRow({**columns, **own}, place)
 

@@ -72,4 +72,5 @@ CHECK = Check(
     applies=referred_in_float64,
     places=places,
     rows=check_backward_evaluations,
+    reverses=True,
 )

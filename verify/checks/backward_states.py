@@ -58,4 +58,5 @@ CHECK = Check(
     applies=floating,
     places=places,
     rows=check_backward_states,
+    reverses=True,
 )

@@ -69,4 +69,5 @@ CHECK = Check(
     applies=bitwise,
     places=places,
     rows=check_bitwise_cotangents,
+    reverses=True,
 )

@@ -94,4 +94,5 @@ CHECK = Check(
     applies=bitwise_probe,
     places=places,
     rows=check_bitwise_refusals,
+    reverses=True,
 )

@@ -68,4 +68,5 @@ CHECK = Check(
     applies=bitwise,
     places=places,
     rows=check_bitwise_states,
+    reverses=True,
 )

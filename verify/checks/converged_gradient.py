@@ -41,7 +41,8 @@ def check_converged_gradient(trial: Trial) -> list[Measurement]:
         Bai, Kolter, Koltun, arXiv 1909.01377, theorem 1; Saad, Schultz, DOI 10.1137/0907058 (GMRES).
     """
     stop = CONVERGED * trial.case.unit_roundoff
-    return [row for adjoint in ADJOINTS for row in implicit_rows(trial, adjoint, trial.observe(adjoint, stop=stop))]
+    asked = trial.asked(ADJOINTS)
+    return [row for adjoint in asked for row in implicit_rows(trial, adjoint, trial.observe(adjoint, stop=stop))]
 
 
 CHECK = Check(

@@ -62,4 +62,5 @@ CHECK = Check(
     applies=applies,
     places=places,
     rows=check_envelope_near,
+    reverses=True,
 )

@@ -57,4 +57,5 @@ CHECK = Check(
     applies=applies,
     places=places,
     rows=check_envelope_safe,
+    reverses=True,
 )

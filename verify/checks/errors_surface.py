@@ -125,4 +125,5 @@ CHECK = Check(
     applies=probe_at_half,
     places=places,
     rows=check_errors_surface,
+    reverses=True,
 )

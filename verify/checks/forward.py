@@ -44,7 +44,7 @@ def check_forward(trial: Trial) -> list[Measurement]:
     expected = trial.references.n_step(trial.problem, case.beta, case.num_steps)
     scale = trial.scale()
     rows: list[Measurement] = []
-    for adjoint in _adjoints(case):
+    for adjoint in trial.asked(_adjoints(case)):
         seen = trial.observe(adjoint)
         for leaf, got, state, spread in (
             ("z1", seen.z1, expected.z, scale.forward_z),
@@ -89,4 +89,5 @@ CHECK = Check(
     applies=referred,
     places=places,
     rows=check_forward,
+    steps=True,
 )

@@ -41,7 +41,8 @@ def check_gradient(trial: Trial) -> list[Measurement]:
     References:
         McCallum, Arora, Foster, arXiv 2509.12917, the reversible backward pass; (T0, M1).
     """
-    return [row for adjoint in _adjoints(trial.case) for row in gradient_rows(trial, adjoint, trial.observe(adjoint))]
+    adjoints = trial.asked(_adjoints(trial.case))
+    return [row for adjoint in adjoints for row in gradient_rows(trial, adjoint, trial.observe(adjoint))]
 
 
 def _adjoints(case: Case) -> tuple[Adjoint, ...]:

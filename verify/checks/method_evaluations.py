@@ -43,7 +43,8 @@ def check_method_evaluations(trial: Trial) -> list[Measurement]:
     References:
         Chen, Xu, Zhang, Guestrin, arXiv 1604.06174; Geng, Zhang, Bai, Wang, Lin, arXiv 2111.05177.
     """
-    return [count_row(trial, adjoint, leaf, expected) for adjoint, leaf, expected in _expected(trial.case)]
+    wanted = _expected(trial.case)
+    return [count_row(trial, adjoint, leaf, expected) for adjoint, leaf, expected in wanted if trial.asked([adjoint])]
 
 
 def _expected(case: Case) -> Iterator[tuple[Adjoint, str, int]]:
@@ -76,4 +77,5 @@ CHECK = Check(
     applies=applies,
     places=places,
     rows=check_method_evaluations,
+    steps=True,
 )

@@ -40,7 +40,7 @@ def check_method_gradient(trial: Trial) -> list[Measurement]:
         Griewank, DOI 10.1080/10556789208805505 (checkpoints); (A11).
     """
     leaves = list(trial.problem.leaves)
-    return [row for adjoint in _adjoints(trial.case) for row in defined_rows(trial, adjoint, leaves)]
+    return [row for adjoint in trial.asked(_adjoints(trial.case)) for row in defined_rows(trial, adjoint, leaves)]
 
 
 def _adjoints(case: Case) -> tuple[Adjoint, ...]:

@@ -72,4 +72,5 @@ CHECK = Check(
     applies=defined,
     places=places,
     rows=check_method_states,
+    steps=True,
 )

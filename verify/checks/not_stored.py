@@ -78,4 +78,5 @@ CHECK = Check(
     applies=plain,
     places=places,
     rows=check_not_stored,
+    reverses=True,
 )

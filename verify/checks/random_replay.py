@@ -81,4 +81,5 @@ CHECK = Check(
     applies=probe,
     places=places,
     rows=check_random_replay,
+    reverses=True,
 )

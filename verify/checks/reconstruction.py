@@ -86,4 +86,5 @@ CHECK = Check(
     applies=floating,
     places=places,
     rows=check_reconstruction,
+    reverses=True,
 )

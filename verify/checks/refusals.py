@@ -71,4 +71,5 @@ CHECK = Check(
     applies=probe_at_half,
     places=places,
     rows=check_refusals,
+    reverses=True,
 )

@@ -117,4 +117,5 @@ CHECK = Check(
     applies=referred,
     places=places,
     rows=check_relative_to_unrolled,
+    reverses=True,
 )

@@ -118,4 +118,5 @@ CHECK = Check(
     applies=applies,
     places=places,
     rows=check_rounding_bound,
+    reverses=True,
 )

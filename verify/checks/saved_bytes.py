@@ -67,4 +67,5 @@ CHECK = Check(
     applies=probe_at_half,
     places=places,
     rows=check_saved_bytes,
+    reverses=True,
 )

@@ -79,4 +79,5 @@ CHECK = Check(
     applies=applies,
     places=places,
     rows=check_stopping,
+    steps=True,
 )

@@ -78,4 +78,5 @@ CHECK = Check(
     applies=applies,
     places=places,
     rows=check_tape_bytes,
+    reverses=True,
 )

@@ -98,4 +98,5 @@ CHECK = Check(
     applies=applies,
     places=places,
     rows=check_target_difference,
+    needs=("implicit",),
 )

@@ -37,7 +37,7 @@ def check_untouched(trial: Trial) -> list[Measurement]:
         (A9).
     """
     rows: list[Measurement] = []
-    for adjoint in ADJOINTS:
+    for adjoint in trial.asked(ADJOINTS):
         seen = trial.observe(adjoint)
         rows.append(
             trial.row(

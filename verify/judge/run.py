@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from verify.judge.finding import Finding, about_run
 from verify.plan import Plan
-from verify.result import SUBJECT_FILES, Results
+from verify.result import CLAIMS, SUBJECT_FILES, Results
 
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}|unknown")
@@ -191,6 +191,7 @@ _OTHER_KINDS = (
     "deterministic",
     "seed",
     SUBJECT_FILES,
+    CLAIMS,
 )
 """Keys of an environment that are not versions of libraries."""
 

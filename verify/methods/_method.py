@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from verify.problems.operations import Operations
-from verify.problems.splitting import Parts
+
+if TYPE_CHECKING:
+    from verify.problems.operations import Operations
+    from verify.problems.splitting import Parts
 
 
 Relaxation: TypeAlias = Literal["number", "schedule", "auto", "adaptive"]

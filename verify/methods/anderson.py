@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verify.methods._method import BetasOf, Map, Method, State, dot
-from verify.problems.operations import Operations
+
+
+if TYPE_CHECKING:
+    from verify.problems.operations import Operations
 
 
 HISTORY = 5

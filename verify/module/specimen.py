@@ -115,12 +115,9 @@ class Specimen:
         self._updated = [*reads.updated(), *reads.statistics()]
         self.put_back()
         trained = reads.trainable()
-        known = {id(tensor) for tensor in (*state, *self._given.values(), *trained)}
-        trained += [
-            leaf
-            for key, leaf in Graph.of(value, nodes_of((*state, *self._given.values(), *trained))).leaves.items()
-            if key not in known
-        ]
+        seen = (*state, *self._given.values(), *trained)
+        known = {id(tensor) for tensor in seen}
+        trained += [leaf for key, leaf in Graph.of(value, nodes_of(seen)).leaves.items() if key not in known]
         self._names = names_of_tensors(self.function)
         self.captured = {self._name(tensor, place): tensor for place, tensor in enumerate(trained)}
         constants = [*reads.constants(), *(tensor for tensor, _ in self._updated)]

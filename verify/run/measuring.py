@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from verify.case import Case
+from verify.claims import claims_of
 from verify.environment import SEED
 from verify.run.files import loaded_files
 from verify.run.parts import Part, encode_part
@@ -21,13 +22,13 @@ def inspect_subject(subject: str) -> dict[str, Any]:
     """Load a subject.
 
     Returns:
-        {"files": the files of its modules with their digests}, or {"refused": why it cannot be loaded}.
+        {"files": the files of its modules with their digests, "claims": what it claims}, or {"refused": why not}.
     """
     try:
-        load_subject(subject)
+        claims = claims_of(load_subject(subject))
     except SubjectError as error:
         return {"refused": str(error)}
-    return {"files": loaded_files()}
+    return {"files": loaded_files(), "claims": claims.to_json()}
 
 
 def measure_and_encode(task: Task, subject: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from verify.case import Case
+from verify.claims import Claims, claims_of
 from verify.result import Measurement
 from verify.subject import Subject
 
@@ -27,6 +28,11 @@ class Bench:
     case: Case
     subject: Subject
     options: tuple[str, ...] = field(default=(), kw_only=True)
+
+    @property
+    def claims(self) -> Claims:
+        """What the subject claims."""
+        return claims_of(self.subject)
 
     def generator(self, label: str) -> np.random.Generator:
         """A generator seeded by the case and the label, the same in every run and every process."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from verify.case import BITWISE, Case, CaseError
-from verify.methods import METHODS
+from verify.case import Case, CaseError
+from verify.claims import SOLVERS
 from verify.problems import PROBLEMS, get_problem
 from verify.subject import Subject
 from verify.trial.bench import Bench
@@ -13,10 +13,6 @@ from verify.trial.grid import CONSTANTS, GRID, GridBench
 from verify.trial.reach import ENVELOPE, ReachBench, envelope_cases
 from verify.trial.references import References
 from verify.trial.trial import Trial
-
-
-SOLVERS = ("reversible", BITWISE, *METHODS)
-"""What a case may call its solver."""
 
 
 def bench_of(

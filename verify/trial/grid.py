@@ -19,6 +19,7 @@ from torch import Tensor
 
 from revdeq.rates import forward_majorant
 from verify.case import Case
+from verify.claims import claims_of
 from verify.plan import CurveKey, PlannedCurve
 from verify.problems.families import FIXTURES, Batch, Fixture, batch_of
 from verify.regression import RateFit, fit_rates
@@ -180,7 +181,10 @@ def _iterates(
     moving = torch.tensor(held, device=case.device)[:, None]
     z0 = start.to(case.device, case.torch_dtype)
     settings = Settings(
-        beta=case.beta, num_steps=case.num_steps, adjoint="reversible", state_dtype=case.torch_state_dtype
+        beta=case.beta,
+        num_steps=case.num_steps,
+        adjoint=claims_of(subject).stand_in("reversible"),
+        state_dtype=case.torch_state_dtype,
     )
 
     def masked(z: Tensor, args: Any) -> Tensor:

@@ -97,7 +97,7 @@ def reversal_loses_the_states(trial: Trial) -> bool:
     Then the states at which backward evaluates f are anything, and so are the overflow and the fallback that may
     follow: what a gradient taken there should be, and what it costs, nobody can say.
     """
-    if trial.case.arithmetic == "bitwise":
+    if trial.case.arithmetic == "bitwise" or not trial.claims.reversible:
         return False
     scale, size = start_scale(trial)
     return not (scale <= ROUNDING_POWER * size)

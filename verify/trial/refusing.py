@@ -34,5 +34,6 @@ def attempt_solve(trial: Trial, function: Any, beta: Any, num_steps: int, adjoin
     """Solve the case with another beta, step count or function: (what was solved, the leaves)."""
     case = trial.case
     _, z0, args, leaves = bind(trial.problem, "args", case.torch_dtype, case.device)
+    adjoint = trial.claims.stand_in(adjoint)
     settings = Settings(beta=beta, num_steps=num_steps, adjoint=adjoint, state_dtype=case.torch_state_dtype)
     return trial.subject.solve(function, z0, args, settings), list(leaves.values())

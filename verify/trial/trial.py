@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from verify.case import Case
+from verify.claims import same_gradient
 from verify.methods import METHODS
 from verify.problems.problem import Problem
 from verify.rounding.scale import Differentiation, RoundingScale
@@ -49,6 +51,7 @@ class Trial(Bench):
     ) -> Settings:
         """How the subject is asked to solve this case."""
         case = self.case
+        adjoint = self.claims.stand_in(adjoint)
         method = METHODS.get(case.solver)
         count = case.num_steps if num_steps is None else num_steps
         plain = Settings(
@@ -63,6 +66,11 @@ class Trial(Bench):
             return plain
         end = (STOPS[case.dtype] if stop is None else stop) if method.to_tolerance else None
         return replace(plain, beta=method.beta(case.beta, count), solver=method.solver, stop=end)
+
+    def asked(self, adjoints: Sequence[Adjoint]) -> list[Adjoint]:
+        """Those of some adjoints whose gradient the subject claims, be it by another adjoint."""
+        own = self.claims
+        return [name for name in adjoints if name in own.adjoints or same_gradient(name, own.stand_in(name))]
 
     def observe(
         self,
@@ -93,10 +101,11 @@ class Trial(Bench):
         19/20 and a start of few bits make ties), so it is looked for, and the scale where it happened is that of
         states as narrow as f.
 
-        Integer states are undone to the bit, so their reversal rounds no more than stored states do.
+        Integer states are undone to the bit, so their reversal rounds no more than stored states do, and a subject that
+        does not claim to undo its steps stores them.
         """
         case = self.case
-        if case.arithmetic == "bitwise":
+        if case.arithmetic == "bitwise" or not self.claims.reversible:
             return self._rounding_scale("unrolled", case.state_unit_roundoff)
         scale = self._rounding_scale(differentiation, case.state_unit_roundoff)
         if case.state_unit_roundoff == case.unit_roundoff or differentiation == "unrolled" or not self.slipped():

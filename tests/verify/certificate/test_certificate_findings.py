@@ -219,14 +219,14 @@ def test_expansion_in_the_neighbourhood_refutes_the_contraction() -> None:
 
 
 def test_rule_that_reads_floating_values_is_not_believed_over_a_box() -> None:
-    @register("aten.erfinv.default")
+    @register("aten.i0.default")
     def rule(ops: Any, x: Any) -> Any:
         return ops.convert(2 * np.arctan(ops.to_float64(x)))
 
     try:
-        found = certify(scalar(lambda z, x: 0.25 * torch.erfinv(0.5 * z) + x), **QUICK)
+        found = certify(scalar(lambda z, x: 0.25 * torch.i0(0.5 * z) + x), **QUICK)
     finally:
-        unregister("aten.erfinv.default")
+        unregister("aten.i0.default")
     assert {entry.answer for entry in found.findings} == {Answer.UNDECIDED}
 
 

@@ -5,6 +5,7 @@ At night all of them, with blocks of the libraries that are installed; the absen
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -44,6 +45,15 @@ def test_every_claim_of_the_cell_is_certified(name: str) -> None:
     answers = answers_of(torch_cells()[name])
     assert isinstance(answers, dict), answers
     assert set(answers.values()) == {Answer.CERTIFIED}
+
+
+def test_certificate_of_twenty_four_components_is_small() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(24, 24, dtype=F64)
+    source = (lambda z, x: torch.tanh(0.5 * layer(z) + x)), torch.zeros(1, 24, dtype=F64), torch.randn(1, 24, dtype=F64)
+    found = certify(source)
+    assert {finding.answer for finding in found.findings} == {Answer.CERTIFIED}
+    assert len(json.dumps(found.to_json())) < 300_000
 
 
 @pytest.mark.nightly

@@ -13,10 +13,11 @@ import pytest
 import torch
 from flint import arb
 
-from verify.reference.arithmetic import Arithmetic, Multiprecision
+from verify.reference.arithmetic import Arithmetic, Multiprecision, Undecided
 from verify.reference.arithmetic.balls import Balls
 from verify.reference.graph import covered_operations, register, unregister
 from verify.reference.graph.conversion import dtype_name, exact_values
+from verify.reference.graph.operations.numbers import truncated
 from verify.reference.graph.registry import family_of, rule_for
 
 
@@ -514,3 +515,10 @@ def test_wrong_rule_is_caught_by_the_same_check() -> None:
     finally:
         register("aten.tanh.default", replace=True)(original)
     check_case("aten.tanh.default", [X], {})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2.0**70])
+def test_integer_part_that_is_not_known_is_undecided(value: float) -> None:
+    for ops in (Balls(48), Multiprecision(20, strict=False)):
+        with pytest.raises(Undecided, match="too large for float64 to find it, or not finite"):
+            truncated(ops, ops.convert(torch.full((2,), value, dtype=F64).numpy()))

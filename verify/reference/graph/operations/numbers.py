@@ -114,10 +114,13 @@ def truncated(ops: Arithmetic, x: Array) -> Array:
     """The integers between 0 and x next to x, as int64, decided rigorously.
 
     Raises:
-        Undecided: a ball reaches across an integer.
+        Undecided: a ball reaches across an integer, or is not finite.
     """
     size = ops.absolute(x)
-    below = np.floor(hint(ops, size)).astype(np.int64)
+    near = np.floor(hint(ops, size))
+    if not np.all(near < 2.0**62):
+        raise Undecided("the integer part of a number is too large for float64 to find it, or not finite")
+    below = near.astype(np.int64)
     # The rounding to float64 may have gone across an integer, so the neighbour is tried by an exact comparison.
     below = below - np.asarray(ops.less(size, ops.convert(below)), dtype=np.int64)
     below = below + np.asarray(ops.less_equal(ops.convert(below + 1), size), dtype=np.int64)
