@@ -203,7 +203,7 @@ def _memory(tensor: torch.Tensor) -> int | None:
 def _writes(func: Any, kwargs: dict[str, Any] | None) -> bool:
     """Return whether an operation changes its first argument, or `out`, in place."""
     name: str = getattr(func, "__name__", "")
-    in_place = name.endswith("_") and not name.endswith("__")
+    in_place = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
     in_place = in_place or name == "__setitem__" or (name.startswith("__i") and name not in ("__invert__", "__index__"))
     return in_place or bool(kwargs and kwargs.get("out") is not None)
 

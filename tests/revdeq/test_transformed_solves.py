@@ -330,11 +330,9 @@ def test_a_captured_tensor_in_a_transform_of_the_functions_own_is_refused(inside
 def test_transforms_of_the_functions_own_are_followed():
     z0, weight, shift = leaves()
 
-    def energy(z: Tensor, a: Tensor) -> Tensor:
-        return ((0.3 * z).cosh().log() + 0.1 * a * z).sum()
-
     def f(z: Tensor, a: Tensor) -> Tensor:
-        return vmap(lambda row: torch.tanh(row @ weight))(z) - 0.3 * grad(energy)(z, a)
+        slope = jvp(lambda u: (0.3 * u).cosh().log() + 0.1 * a * u, (z,), (z.cos(),))[1]
+        return vmap(lambda row: torch.tanh(row @ weight))(z) - 0.3 * slope
 
     def loss(adjoint: Any, z: Tensor, w: Tensor, a: Tensor) -> Tensor:
         return loss_of(solved(adjoint, z, w, a, f))
