@@ -182,7 +182,7 @@ def refuse_transforms() -> None:
     if peek_interpreter_stack():
         raise GradientError(
             "this adjoint was called inside a torch.func transform (grad, vmap, jvp ...), which cannot run its "
-            "backward pass; use UnrolledAdjoint there."
+            "backward pass; with Reversible use ReversibleAdjoint, else use UnrolledAdjoint there."
         )
 
 

@@ -1,12 +1,4 @@
-"""A reversible solve as a function of tensors alone, which transforms of torch.func can follow.
-
-NOTE [What f captures under a transform]
-A transform holds the tensors that it follows in wrappers, which a closure may hold too; the plain solves inside run
-when the transform has taken them off. So f is evaluated once with the wrappers on, to find every tensor that it reads.
-Those that are followed become operands, and later evaluations get the operand in their place, by identity. One that is
-followed and was not found so is refused. Modules get back the tensors that they held during the solve, because a
-`functional_call` round it has ended when the backward pass runs.
-"""
+"""A reversible solve as a function of tensors alone, which transforms of torch.func can follow."""
 
 import contextlib
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -14,23 +6,19 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
-from torch._C._functorch import is_functorch_wrapped_tensor
-from torch.autograd import forward_ad
 
 from revdeq._errors import GradientError
 from revdeq._fingerprint import sketch
 from revdeq._iterate import Masks, Outcome
 from revdeq._residual import Stopping, sample_finite, sample_shape
 from revdeq._solution import Result
-from revdeq._tree import Leaves, flatten
-from revdeq.adjoint.base import Adjoint, broken_samples, in_forward_mode, iterate_without_graph, not_repeated
+from revdeq._tree import Leaves
+from revdeq.adjoint.base import Adjoint, broken_samples, iterate_without_graph, not_repeated
+from revdeq.adjoint.operands import captured_by, with_operands
 from revdeq.adjoint.second_order import Trajectory, tangents
 from revdeq.function import Function
-from revdeq.function.border import described
 from revdeq.function.extras import Extras
 from revdeq.function.linearisation import PartialLeaves, repeatability
-from revdeq.function.reach import Reach
-from revdeq.function.reads import ReadsSeen, Substituted
 from revdeq.function.surroundings import Surroundings
 from revdeq.solver.betas import AdaptiveBetas
 from revdeq.solver.reversible import ReversibleIteration
@@ -47,92 +35,11 @@ def lifted_solve(
         solver: the iteration.
         stopping: when it ends.
     """
-    captured = _captured(f)
+    captured = captured_by(f)
     num_results = (2 + len(stopping.save_at)) * len(f.z0) + len(f.extras.now)
-    function = _plain(f, captured, _ModulesAsNow(f.function))
+    function = with_operands(f, captured)
     counts = (len(f.z0), len(f.z0) + len(f.y0), num_results)
     return Lifted(function, adjoint, solver, stopping, f.extras, f.surroundings, *counts), captured
-
-
-def _captured(f: Function) -> list[torch.Tensor]:
-    """Return what f reads besides z and args and gradients or transforms may follow; f is as before."""
-    with torch.no_grad():
-        f(f.z0)
-        f.surroundings.restore()
-        f.extras.position = 0
-        # Aliases: the same tensors read from elsewhere are then seen as captured too.
-        z, given = (tuple(t.detach() for t in leaves) for leaves in (f.z0, f.arg_tensors))
-        reads = ReadsSeen((*z, *given))
-        f.evaluate(z, f.with_arg_tensors(given), reads)
-    f.surroundings.forget()
-    f.extras.forget()
-    captured = [*reads.trainable(), *(t for t in reads.constants() if _followed(t))]
-    if isinstance(f.function, torch.nn.Module):
-        # A later evaluation may read the other parameters: a module decides that by its data.
-        known = {id(t) for t in captured}
-        captured += [t for t in f.function.parameters() if t.requires_grad and id(t) not in known]
-    return captured
-
-
-def _followed(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor that requires no grad here is followed by a transform, or has a tangent."""
-    if is_functorch_wrapped_tensor(tensor):
-        return True
-    return in_forward_mode() and forward_ad.unpack_dual(tensor).tangent is not None
-
-
-class _ModulesAsNow:
-    """Puts the tensors that modules hold now back into them: `functional_call` round a solve ends before backward.
-
-    Args:
-        function: whose modules are meant.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        layers = [layer for module in Reach.of(function).modules for layer in module.modules()]
-        stores: list[dict[str, Any]] = []
-        for layer in layers:
-            stores += [layer._parameters, layer._buffers]  # pyright: ignore[reportPrivateUsage]
-        self._held = [(store, dict(store)) for store in stores]
-
-    @contextlib.contextmanager
-    def __call__(self) -> Generator[None]:
-        before = [(store, dict(store)) for store, _ in self._held]
-        try:
-            for store, held in self._held:
-                store.update(held)
-            yield
-        finally:
-            for store, held in before:
-                store.update(held)
-
-
-def _plain(f: Function, captured: Sequence[torch.Tensor], modules: _ModulesAsNow) -> Callable[..., Any]:
-    """Return f as a function of leaves of z, and of the tensors of args and the captured ones together."""
-    count, has_aux = len(f.arg_tensors), f.extras.has_aux
-    border, function, with_args = f.border, f.function, f.with_arg_tensors
-
-    def plain(z: Leaves, given: Leaves, *step: int) -> Any:
-        reads = ReadsSeen((*z, *given))
-        substitutes = {id(t): operand for t, operand in zip(captured, given[count:], strict=True)}
-        with modules(), reads, Substituted(substitutes):
-            returned = function(border.tree(z), with_args(given[:count]), *step)
-        missed = [t for t in (*reads.trainable(), *reads.constants()) if t.requires_grad or _followed(t)]
-        if missed:
-            raise GradientError(
-                f"function reads a tensor of shape {tuple(missed[0].shape)} that a gradient or a transform follows and "
-                "that it did not read in its first evaluation, or reads it where it cannot be replaced; pass it in "
-                "args, or use UnrolledAdjoint."
-            )
-        value, aux = returned if has_aux else (returned, ())
-        leaves, structure = flatten(value)
-        if structure != border.structure:
-            raise TypeError(f"function returned {described(value)} in a later evaluation; it must return what z0 is.")
-        # The rest is checked where this is called.
-        leaves = border.inward(leaves)
-        return (leaves, aux) if has_aux else leaves
-
-    return plain
 
 
 # Numbers beyond are on their way to infinity, and their squares may be there.

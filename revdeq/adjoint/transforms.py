@@ -2,7 +2,7 @@
 
 NOTE [Transforms]
 A solve is made a function of tensors alone, its operands: z0, y0, the tensors of args, and what f captures (see
-`revdeq.adjoint.lifted`). Four such functions, none of which keeps a state, are all:
+`revdeq.adjoint.operands`). Four such functions, none of which keeps a state, are all:
 
     results   = solve(operands)                              the forward pass, without a record
     gradients = gradient(cotangents, operands)               a forward pass with a record, and its way back

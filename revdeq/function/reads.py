@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch._C._functorch import is_functorch_wrapped_tensor
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
@@ -94,7 +94,9 @@ class ReadsSeen(TorchFunctionMode):
         self.drew = self.drew or getattr(func, "__name__", "") in _DRAWS
         result = func(*args, **kwargs) if kwargs else func(*args)
         for tensor in (result,) if isinstance(result, torch.Tensor) else _tensors(result):
-            if id(tensor) not in seen:
+            known = seen.get(id(tensor))
+            # Its id may be that of one that a transform inside made, and that is gone.
+            if known is None or known() is not tensor:
                 inside.add(id(tensor))
         return result
 
@@ -195,7 +197,9 @@ def version(tensor: torch.Tensor) -> int:
 
 def _memory(tensor: torch.Tensor) -> int | None:
     """Return what names the memory of a tensor, which its views and its `.data` share; None where it has none."""
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or is_functorch_wrapped_tensor(tensor):
+    while is_functorch_wrapped_tensor(tensor):
+        tensor = get_unwrapped(tensor)  # a transform's wrapper has none of its own
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
         return None
     return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
@@ -203,7 +207,7 @@ def _memory(tensor: torch.Tensor) -> int | None:
 def _writes(func: Any, kwargs: dict[str, Any] | None) -> bool:
     """Return whether an operation changes its first argument, or `out`, in place."""
     name: str = getattr(func, "__name__", "")
-    in_place = name.endswith("_") and not name.endswith("__")
+    in_place = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
     in_place = in_place or name == "__setitem__" or (name.startswith("__i") and name not in ("__invert__", "__index__"))
     return in_place or bool(kwargs and kwargs.get("out") is not None)
 

@@ -307,6 +307,40 @@ def test_a_captured_tensor_that_cannot_be_replaced_is_refused():
         grad(loss)(weight)
 
 
+@pytest.mark.parametrize("inside", ["vmap", "grad"])
+@pytest.mark.parametrize("outside", ["grad", "forward"])
+def test_a_captured_tensor_in_a_transform_of_the_functions_own_is_refused(inside: str, outside: str):
+    z0, _, shift = leaves()
+
+    def run(scale: Tensor) -> Tensor:
+        def energy(z: Tensor, s: Tensor) -> Tensor:
+            return (0.1 * (z * s).cosh()).sum()
+
+        def f(z: Tensor, a: Tensor) -> Tensor:
+            if inside == "grad":
+                return a - grad(energy)(z, scale)
+            return a + vmap(lambda row, s: torch.tanh(row * s))(z, scale)
+
+        return solve(f, z0, shift, adjoint=ReversibleAdjoint(), max_steps=2, throw=False).z1.sum()
+
+    with forward_ad.dual_level(), pytest.raises(GradientError, match=r"a torch[.]func transform inside function"):
+        grad(run)(shift) if outside == "grad" else run(forward_ad.make_dual(shift, shift))
+
+
+def test_transforms_of_the_functions_own_are_followed():
+    z0, weight, shift = leaves()
+
+    def f(z: Tensor, a: Tensor) -> Tensor:
+        slope = jvp(lambda u: (0.3 * u).cosh().log() + 0.1 * a * u, (z,), (z.cos(),))[1]
+        return vmap(lambda row: torch.tanh(row @ weight))(z) - 0.3 * slope
+
+    def loss(adjoint: Any, z: Tensor, w: Tensor, a: Tensor) -> Tensor:
+        return loss_of(solved(adjoint, z, w, a, f))
+
+    for name in FEW:
+        agree(name, loss, (z0, weight, shift))
+
+
 def test_what_no_derivative_is_there_for_is_refused():
     z0, weight, shift = leaves()
 
