@@ -38,6 +38,9 @@ class CheckpointedAdjoint(Adjoint):
     N / segment states and the graph of one segment at a time. A fixed number of steps takes twice the evaluations of
     `UnrolledAdjoint`; with tolerances the number of steps is first found without a graph, which makes it three times.
 
+    It goes by `torch.utils.checkpoint`, and has two limits of it: a result that is dropped without a backward pass may
+    keep its memory, and a tensor that f saves for its backward and then changes in place is not noticed.
+
     Args:
         segment: steps in a segment, an int >= 1; None for about sqrt(max_steps), which stores the least.
         on_health: called at the beginning of every backward pass through z1 or y1 with a `Health` that counts them.
@@ -183,7 +186,7 @@ class _Surroundings:
         for tensor, before in changed:
             tensor.requires_grad_(before)
         try:
-            with f.replay(f.arg_tensors, [True] * len(f.captured)).active():
+            with f.replay(f.arg_tensors, [True] * len(f.captured)).active(), f.surroundings.restored():
                 yield
         finally:
             for tensor, before in changed:

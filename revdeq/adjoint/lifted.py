@@ -142,8 +142,7 @@ class Lifted:
     @contextlib.contextmanager
     def again(self) -> Generator[None]:
         """Hold the surroundings of the forward pass, whose random numbers and buffers are found once more."""
-        with self.surroundings.replayed():
-            self.surroundings.restore()
+        with self.surroundings.replayed(), self.surroundings.restored():
             yield
 
     def mapped(self, batched: Sequence[bool], randomness: str) -> "Lifted":

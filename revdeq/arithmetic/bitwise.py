@@ -231,7 +231,7 @@ class Bitwise(Arithmetic):
             integers = _on_grid(addend, state.grid).add_(quotient, alpha=form.sign)
             # Each step takes log2 m of the c zero bits that the grid leaves; while some are left, r = 0.
             if (n + 1) * _log2(form.m) > state.grid:
-                packed = pack(remainder.to(torch.uint8).reshape(_rows(state), _components(state)), form.m)
+                packed = pack(remainder.to(torch.uint8).reshape(state.unit.numel(), _components(state)), form.m)
         carried = _carried(integers, unit, state.value, value, 1.0 - beta, beta)
         return Quantised(integers, unit, carried, state.grid), packed
 
@@ -297,12 +297,8 @@ def _exponent_below(number: float) -> int:
     return math.frexp(number)[1] - 1
 
 
-def _rows(state: Quantised) -> int:
-    return state.unit.numel()
-
-
 def _components(state: Quantised) -> int:
-    return state.integers.numel() // max(_rows(state), 1)
+    return state.integers.numel() // max(state.unit.numel(), 1)
 
 
 def _peak(values: torch.Tensor, shape: torch.Size | tuple[int, ...]) -> torch.Tensor:

@@ -77,8 +77,9 @@ class Sources:
     def take(self, tensors: Iterable[torch.Tensor]) -> None:
         """List tensors as sources."""
         inside = {id(t) for t in self._inside}
-        new = [t for t in tensors if id(t) not in self._names and id(t) not in inside]
-        for t in new:
+        for t in tensors:
+            if id(t) in self._names or id(t) in inside:
+                continue
             current = Substituted.current(t)
             self.read, self.captured = (*self.read, t), (*self.captured, current)
             for tensor in (t, current):
@@ -96,7 +97,7 @@ class Sources:
         """
         self.acts = self.acts or graph.acts
         self._depended_on |= graph.met
-        found = (*graph.leaves.values(), *seen)
+        found = (*seen, *graph.leaves.values())  # names first: a leaf reached may stand in the place of one
         unlisted = {id(t): weakref.ref(t) for t in found if id(t) not in self._names}
         older = Tether(graph.older) if graph.older else None
         return Noted(position, graph.form, graph.prints, frozenset(graph.leaves), unlisted, older)

@@ -11,11 +11,7 @@ drops them on purpose: the graph means the function of real numbers.
 
 from __future__ import annotations
 
-import linecache
-import os
-import sys
-import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -40,8 +36,10 @@ from verify.reference.graph.conversion import (
     refuse_symbolic_shapes,
     tensor_type,
 )
-from verify.reference.graph.errors import DataDependentError, RandomOperationError, TracingError, WrongReturnError
+from verify.reference.graph.errors import DataDependentError, TracingError
 from verify.reference.graph.graph import Graph, Input
+from verify.reference.graph.refusals import refuse_other_return, refuse_random
+from verify.reference.graph.user_lines import first_line, note_user_line, user_frame
 
 
 KEPT_WHOLE = frozenset(
@@ -72,9 +70,6 @@ KEPT_WHOLE = frozenset(
     }
 )
 """Operations that torch's decompositions would write with rounded constants or with float32 index arithmetic."""
-
-
-_HERE, _TORCH = os.path.dirname(__file__), os.path.dirname(torch.__file__)
 
 
 @dataclass(frozen=True)
@@ -136,15 +131,6 @@ def leaf_names(prefix: str, tree: Any) -> tuple[list[str], list[Any], Any]:
     return names, [leaf for _, leaf in with_paths], spec
 
 
-def _user_frame(error: BaseException) -> str:
-    """The innermost line of the traceback that is neither torch's nor this package's."""
-    frames = traceback.extract_tb(error.__traceback__)
-    for frame in reversed(frames):
-        if not frame.filename.startswith((_HERE, _TORCH, "<")):
-            return f"{frame.filename}:{frame.lineno}: {(frame.line or '').strip()}"
-    return ""
-
-
 def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = (), *, with_backward: bool = True) -> Traced:
     """Record f and its VJP at an example input.
 
@@ -202,7 +188,7 @@ def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = (), *, with_b
     cuts: dict[str, None] = {}
 
     def note(operation: Callable[..., Any], given: Any) -> None:
-        place = _note_user_line()
+        place = note_user_line()
         if place and _cuts(operation, given):
             cuts[place] = None
 
@@ -219,7 +205,7 @@ def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = (), *, with_b
             returned = function(state, tree_unflatten(arguments, args_spec))
         set_stack_trace([])
         outputs, spec = tree_flatten(returned)
-        _check_return(outputs, spec, state_leaves, z_spec)
+        refuse_other_return(outputs, spec, state_leaves, z_spec)
         return outputs, [wanted[name] for name in leaves]
 
     def forward(*tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -258,11 +244,11 @@ def trace(function: Callable[[Any, Any], Any], z: Any, args: Any = (), *, with_b
     forward_graph = graph_from_fx(recorded, graph_inputs, state_names)
     all_outputs = [*(name.replace("z0", "f", 1) for name in state_names), *leaves]
     linearised_graph: Graph | None = None
-    _refuse_random((forward_graph,))
+    refuse_random((forward_graph,))
     if recorded_linearised is not None:
         linearised_graph = graph_from_fx(recorded_linearised, all_inputs, all_outputs)
         linearised_graph = with_exact_constants(linearised_graph, forward_graph)
-        _refuse_random((linearised_graph,))
+        refuse_random((linearised_graph,))
     values = {name: tensor.detach() for name, tensor in inputs.items()}
     return Traced(
         forward_graph,
@@ -284,24 +270,11 @@ def _call_once(function: Callable[..., Any], z: Any, args: Any) -> dict[str, tor
     except CapturedTensorChangedError as error:
         raise TracingError(str(error)) from error
     except Exception as error:
-        where = _user_frame(error)
+        where = user_frame(error)
         raise TracingError(
-            f"the function raised {type(error).__name__} ({_first_line(error)}){f' at {where}' if where else ''}; "
+            f"the function raised {type(error).__name__} ({first_line(error)}){f' at {where}' if where else ''}; "
             "it is called as function(z0, args)"
         ) from error
-
-
-def _note_user_line() -> str:
-    """Tell torch.fx which line of the user's source the next operations come from, and return it."""
-    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-    while frame is not None and frame.f_code.co_filename.startswith((_HERE, _TORCH, "<")):
-        frame = frame.f_back
-    if frame is None:
-        return ""
-    code = frame.f_code
-    line = linecache.getline(code.co_filename, frame.f_lineno).strip()
-    set_stack_trace([f'File "{code.co_filename}", line {frame.f_lineno}, in {code.co_name}\n    {line}\n'])
-    return f"{code.co_filename}:{frame.f_lineno}: {line}"
 
 
 _DETACHING = frozenset({torch.detach, torch.Tensor.detach, torch.Tensor.detach_, torch.Tensor.data.__get__})  # type: ignore[attr-defined]
@@ -312,25 +285,6 @@ def _cuts(operation: Callable[..., Any], given: Any) -> bool:
     if not (operation in _DETACHING or not torch.is_grad_enabled()):
         return False
     return any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in tree_flatten(given)[0])
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
-
-
-def _check_return(outputs: list[Any], spec: Any, state: list[torch.Tensor], z_spec: Any) -> None:
-    if spec != z_spec:
-        raise WrongReturnError("the function's result has another structure than z0; return what z0 looks like")
-    for output, leaf in zip(outputs, state, strict=True):
-        if not isinstance(output, torch.Tensor):
-            raise WrongReturnError(f"the function returns {type(output).__name__}; return a tensor for every one of z0")
-        if output.shape != leaf.shape:
-            raise WrongReturnError(
-                f"the function returns shape {tuple(output.shape)} for a state of shape {tuple(leaf.shape)}; "
-                "an equilibrium needs the same shape"
-            )
-        if not output.is_floating_point():
-            raise WrongReturnError(f"the function returns {output.dtype}; return a floating tensor")
 
 
 @cache
@@ -360,36 +314,16 @@ def _record(function: Callable[..., Any], tensors: list[torch.Tensor]) -> torch.
     except TracingError:
         raise
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        raise DataDependentError(_user_frame(error)) from error
+        raise DataDependentError(user_frame(error)) from error
     except Exception as error:
         text = str(error)
         if "trying to get value" in text or "data-dependent" in text.lower() or "_local_scalar_dense" in text:
-            raise DataDependentError(_user_frame(error)) from error
-        where = _user_frame(error)
+            raise DataDependentError(user_frame(error)) from error
+        where = user_frame(error)
         raise TracingError(
-            f"the function cannot be recorded as a graph: {type(error).__name__}: {_first_line(error)}"
+            f"the function cannot be recorded as a graph: {type(error).__name__}: {first_line(error)}"
             f"{f' at {where}' if where else ''}"
         ) from error
-
-
-def _refuse_random(graphs: Iterable[Graph]) -> None:
-    for graph in graphs:
-        for node in graph.nodes:
-            namespace, name, overload = node.operation.split(".") if node.operation.count(".") == 2 else ("", "", "")
-            if not namespace:
-                continue
-            if name == "rrelu_with_noise_functional" and True not in (
-                *node.arguments[4:],
-                node.options.get("training"),
-            ):
-                continue
-            operation: Any = getattr(getattr(getattr(torch.ops, namespace), name), overload)
-            if torch.Tag.nondeterministic_seeded in operation.tags:
-                where = f" at {node.location}" if node.location else ""
-                raise RandomOperationError(
-                    f"the function draws random numbers ({node.operation}{where}), so it is not one map; put the "
-                    "module into evaluation mode with .eval(), or pass the random tensor in through args"
-                )
 
 
 def _casts(graph: Graph) -> tuple[str, ...]:

@@ -1,44 +1,11 @@
 """The interpreter's rules, one module for each family of ATen operations; importing them registers the rules."""
 
-from verify.reference.graph.operations import (
-    activation as activation,
-    comparison as comparison,
-    convolution as convolution,
-    counting as counting,
-    creation as creation,
-    decomposition as decomposition,
-    elementwise as elementwise,
-    fourier as fourier,
-    indexing as indexing,
-    linear as linear,
-    normalization as normalization,
-    ordering as ordering,
-    pooling as pooling,
-    reduction as reduction,
-    resampling as resampling,
-    sampling as sampling,
-    shape as shape,
-    special as special,
-)
+from importlib import import_module
+from pkgutil import iter_modules
 
 
-FAMILIES: tuple[str, ...] = (
-    "activation",
-    "comparison",
-    "convolution",
-    "counting",
-    "creation",
-    "decomposition",
-    "elementwise",
-    "fourier",
-    "indexing",
-    "linear",
-    "normalization",
-    "ordering",
-    "pooling",
-    "reduction",
-    "resampling",
-    "sampling",
-    "shape",
-    "special",
-)
+FAMILIES: tuple[str, ...] = tuple(sorted(module.name for module in iter_modules(__path__) if module.name != "numbers"))
+"""The modules here; `numbers` has what several of them use."""
+
+for _family in FAMILIES:
+    import_module(f"{__name__}.{_family}")

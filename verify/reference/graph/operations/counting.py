@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from verify.reference.arithmetic import Arithmetic, Array, Undecided
-from verify.reference.graph.operations.elementwise import logarithm_of_sum
+from verify.reference.graph.operations.elementary import logarithm_of_sum
 from verify.reference.graph.operations.indexing import accumulated
 from verify.reference.graph.operations.numbers import constant, equal, number, real
 from verify.reference.graph.operations.ordering import ordered
