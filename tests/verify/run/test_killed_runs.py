@@ -44,6 +44,7 @@ def planned(*arguments):
     return killed_measuring.PLAN
 
 Profile.tasks = planned
+sweep.has_gradients = lambda *arguments: True
 tasks.measure_and_encode = killed_measuring.measure
 
 def begin(out):
