@@ -1,7 +1,6 @@
 """What enters the operations of one evaluation of f: tensors from outside it, generators, and what it writes to."""
 
 import threading
-import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import TensorWeakRef
 
 from revdeq._tree import flatten, unflatten
 
@@ -57,7 +57,7 @@ class ReadsSeen(TorchFunctionMode):
         super().__init__()
         self._inside = {id(t) for t in known}
         # Weak: what a hidden call made inside must not outlive the evaluation.
-        self._seen: dict[int, weakref.ref[torch.Tensor]] = {}
+        self._seen: dict[int, TensorWeakRef] = {}
         self._versions: dict[int, int] = {}
         self._before: dict[int, torch.Tensor] = {}
         self._statistics: set[int] = set()
@@ -104,7 +104,7 @@ class ReadsSeen(TorchFunctionMode):
         # The id of a tensor made inside can be taken over only by another one made inside: what was made outside stays
         # alive throughout.
         if id(tensor) not in self._inside and id(tensor) not in self._seen:
-            self._seen[id(tensor)] = weakref.ref(tensor)
+            self._seen[id(tensor)] = TensorWeakRef(tensor)
             self._versions[id(tensor)] = version(tensor)
 
     def _owner(self, tensor: torch.Tensor) -> torch.Tensor | None:

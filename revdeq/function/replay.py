@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
 from torch.autograd.graph import Node
+from torch.utils.weak import TensorWeakRef
 
 from revdeq._errors import GradientError
 from revdeq._tree import Leaves
@@ -68,7 +68,7 @@ class Replay:
                 self._substitutes[id(tensor)] = tensor.detach()
         self.inputs: Leaves = (*self.arg_inputs, *captured)
         self._reached: set[int] = set()
-        self._unlisted: list[weakref.ref[torch.Tensor]] = []
+        self._unlisted: list[TensorWeakRef] = []
         self._differing: list[int] = []
         self._prints: list[tuple[int, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]] = []
 
@@ -126,7 +126,7 @@ class Replay:
                 "cannot be replaced (such as a custom torch.autograd.Function), so its gradient would be lost; "
                 "pass it in args."
             )
-        self._unlisted += [weakref.ref(leaf) for key, leaf in graph.leaves.items() if key not in self._names]
+        self._unlisted += [TensorWeakRef(leaf) for key, leaf in graph.leaves.items() if key not in self._names]
         before = None if k is None else self._f.sources.graphs.get(k)
         if k is not None and before is not None:
             found = signature(graph.form, self._names)

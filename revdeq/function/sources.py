@@ -9,12 +9,12 @@ outside is not. A tensor with a graph of its own that was not seen to enter cann
 """
 
 import gc
-import weakref
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch.autograd.graph import Node
+from torch.utils.weak import TensorWeakRef
 
 from revdeq._errors import GradientError
 from revdeq._tree import Leaves
@@ -42,7 +42,7 @@ class Noted(NamedTuple):
     form: tuple[Hashable, ...] | None
     prints: tuple[torch.Tensor, ...]
     reached: frozenset[int]
-    unlisted: dict[int, weakref.ref[torch.Tensor]]
+    unlisted: dict[int, TensorWeakRef]
     older: Tether | None
 
 
@@ -98,7 +98,7 @@ class Sources:
         self.acts = self.acts or graph.acts
         self._depended_on |= graph.met
         found = (*seen, *graph.leaves.values())  # names first: a leaf reached may stand in the place of one
-        unlisted = {id(t): weakref.ref(t) for t in found if id(t) not in self._names}
+        unlisted = {id(t): TensorWeakRef(t) for t in found if id(t) not in self._names}
         older = Tether(graph.older) if graph.older else None
         return Noted(position, graph.form, graph.prints, frozenset(graph.leaves), unlisted, older)
 
@@ -125,7 +125,7 @@ class Sources:
         return [t for t in self.read if id(t) in self._depended_on]
 
 
-def outliving(leaves: Sequence[weakref.ref[torch.Tensor]]) -> list[torch.Tensor]:
+def outliving(leaves: Sequence[TensorWeakRef]) -> list[torch.Tensor]:
     """Return the tensors that something else holds than the graph in which they were found, which was dropped."""
     if any(reference() is not None for reference in leaves):
         gc.collect()  # what only a reference cycle holds is nobody's

@@ -194,7 +194,7 @@ class DEQ(nn.Module):
             TypeError: z0 is None, function has no `start` and args is not a tensor.
             SolveError, GradientError: see `revdeq.solve`.
         """
-        return self._solved(args, z0, y0, save_at)
+        return _solved(self, args, z0, y0, save_at)
 
     def forward(self, args: Tree, z0: Tree | None = None) -> Any:
         """Return z1 for the input `args`, or (z1, aux) with has_aux; see `solve`."""
@@ -221,32 +221,34 @@ class DEQ(nn.Module):
             )
         return torch.zeros_like(args)
 
-    def _solve_and_keep(self, args: Tree, z0: Tree | None, y0: Tree | None, save_at: Sequence[int]) -> Solution[Any]:
-        start = self._start(args) if z0 is None else z0
-        solution: Solution[Any] = solve(
-            self.function,
-            start,
-            args,
-            solver=self.solver,
-            adjoint=self.adjoint,
-            max_steps=self.max_steps,
-            rtol=self._relative_tolerance(start),
-            atol=self.atol,
-            throw=self.throw,
-            batch_dims=self.batch_dims,
-            has_aux=self.has_aux,
-            with_step=self.with_step,
-            save_at=save_at,
-            y0=y0,
-        )
-        if solution.health is not None:
-            solution.health.layer = self.name
-        leaving = not peek_interpreter_stack() and not torch.compiler.is_compiling()
-        self.last = solution.detached() if leaving else None
-        return solution
 
-    # Not traced: torch.compile would guard what the layer keeps.
-    _solved = cast(Callable[..., Solution[Any]], torch.compiler.disable(_solve_and_keep))
+def _solve_and_keep(layer: DEQ, args: Tree, z0: Tree | None, y0: Tree | None, save_at: Sequence[int]) -> Solution[Any]:
+    start = layer._start(args) if z0 is None else z0  # pyright: ignore[reportPrivateUsage]
+    solution: Solution[Any] = solve(
+        layer.function,
+        start,
+        args,
+        solver=layer.solver,
+        adjoint=layer.adjoint,
+        max_steps=layer.max_steps,
+        rtol=layer._relative_tolerance(start),  # pyright: ignore[reportPrivateUsage]
+        atol=layer.atol,
+        throw=layer.throw,
+        batch_dims=layer.batch_dims,
+        has_aux=layer.has_aux,
+        with_step=layer.with_step,
+        save_at=save_at,
+        y0=y0,
+    )
+    if solution.health is not None:
+        solution.health.layer = layer.name
+    leaving = not peek_interpreter_stack() and not torch.compiler.is_compiling()
+    layer.last = solution.detached() if leaving else None
+    return solution
+
+
+# Not traced: torch.compile would guard what the layer keeps.
+_solved = cast(Callable[..., Solution[Any]], torch.compiler.disable(_solve_and_keep))
 
 
 class MonotoneDEQ(DEQ):

@@ -196,10 +196,9 @@ def test_tensor_inside_a_scripted_function_that_is_not_a_leaf_raises(problem: Pr
             return torch.tanh(z @ weight + x)
 
     traced: Any = torch.jit.trace(Scripted(), (z0, x, hidden), check_trace=False)
-    with pytest.raises(GradientError, match=r"could not be seen to enter an operation .* pass it in args"):
-        solve(
-            lambda z, a: traced(z, a, hidden), z0, x, solver=Reversible(0.7), adjoint=ReversibleAdjoint(), max_steps=2
-        )
+    # Where it enters is seen, and it cannot be replaced, or not even that, by the release of torch.
+    with pytest.raises(GradientError, match=r"(could not be seen|cannot be replaced) .*pass it in args"):
+        solve(lambda z, a: traced(z, a, hidden), z0, x, solver=Reversible(0.7), max_steps=2).z1.sum().backward()
 
 
 def test_only_captured_tensors_require_grad_and_still_get_it(agree, problem: Problem):
