@@ -167,12 +167,12 @@ def _plain(value: Any, prints: list[torch.Tensor]) -> Iterator[Hashable]:
         yield value.hex()  # NaN is NaN
     elif isinstance(value, int | str | complex):
         yield value
-    elif type(value) in (tuple, list):
-        for item in value:
+    elif isinstance(value, tuple | list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
             yield from _plain(item, prints)
     elif hasattr(value, "tobytes"):
         yield value.tobytes()  # of NumPy, on which nothing here depends
-    elif type(value) is torch.Tensor and not value.requires_grad:
+    elif type(value) in (torch.Tensor, torch.nn.Parameter) and not value.requires_grad:
         # torch keeps the number by which a tensor is multiplied, divided or interpolated as one without dimensions.
         if value.dim() == 0 and value.dtype in _PYTHON_DTYPES and value.device.type == "cpu":
             yield from _plain(_python_number(value), prints)
@@ -192,7 +192,11 @@ def _python_number(tensor: torch.Tensor) -> Any:
 _PYTHON_DTYPES = frozenset({torch.bool, torch.int64, torch.float64, torch.complex128})
 _KINDS: dict[type, _Kind] = {}
 # Nodes whose saved tensors scale or choose gradients.
-_SCALING = ("Mul", "Div", "Lerp", "Where", "Masked", "Index", "Gather", "Mm", "Bmm", "Addmm", "Addcmul", "Addcdiv")
+_SCALING = (
+    *("Mul", "Div", "Lerp", "Where", "Masked", "Index", "Gather", "Take", "Scatter", "Pow", "Maximum", "Minimum"),
+    *("Mm", "Mv", "Dot", "Bmm", "Addmm", "Addmv", "Addr", "Addbmm", "Baddbmm", "Addcmul", "Addcdiv"),
+    *("Convolution", "Prelu", "Fmod", "Remainder", "Atan2", "Hypot"),
+)
 _OPAQUE = frozenset({"CompiledFunctionBackward", "DifferentiableGraphBackward"})
 
 

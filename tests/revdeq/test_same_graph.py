@@ -69,7 +69,7 @@ class Scheduled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        scale = ctx.scale[0] if isinstance(ctx.scale, tuple) else ctx.scale
+        scale = ctx.scale[0] if isinstance(ctx.scale, tuple | dict) else ctx.scale
         return grad * scale, None
 
 
@@ -103,6 +103,15 @@ def rolled(h: torch.Tensor, call: int) -> torch.Tensor:
     return h + (turned - turned.detach())
 
 
+def weighted_in_a_product(h: torch.Tensor, call: int) -> torch.Tensor:
+    part = torch.mv(h, torch.full((4,), 1.0 / call, dtype=h.dtype))[:, None]
+    return h + (part - part.detach())
+
+
+def scheduled_in_a_mapping(h: torch.Tensor, call: int) -> torch.Tensor:
+    return Scheduled.apply(h, {0: 1.0 / call})
+
+
 ADAPTERS = [torch.zeros(4, requires_grad=True) for _ in range(2)]
 
 
@@ -124,7 +133,7 @@ def calling(step: Step) -> Any:
 CHANGING = [
     *(detached, annealed, interpolated, reversed_with_a_scale, with_another_power),
     *(scheduled_in_numpy, scheduled_in_a_tuple, scheduled_in_a_tensor, scaled_by_a_tensor, masked),
-    *(straight_through_another_part, rolled, with_another_adapter),
+    *(straight_through_another_part, rolled, with_another_adapter, weighted_in_a_product, scheduled_in_a_mapping),
 ]
 
 
