@@ -1,6 +1,7 @@
 """A graph of one evaluation alone: on leaves of its own, apart from the caller's hooks and from cached casts."""
 
 import contextlib
+import gc
 import weakref
 from collections.abc import Callable, Generator, Hashable, Iterable
 from contextlib import AbstractContextManager
@@ -30,6 +31,32 @@ class Tether:
     def holds(self) -> bool:
         """Whether it is alive."""
         return self._knot() is not None
+
+    def is_held_by_a_tensor(self) -> bool:
+        """Return whether a tensor that someone holds holds them, and not only a cycle of hooks in the graph itself.
+
+        Counters of operations hang such hooks on what enters and leaves a module.
+        """
+        knot = self._knot()
+        known = gc.get_objects()
+        for item in known:
+            # A tensor that nodes alone have saved has no referrer in Python but the list of all objects.
+            if not issubclass(type(item), torch.Tensor) or item.grad_fn is None:
+                continue
+            if self._reached_from(item.grad_fn, knot) and any(r is not known for r in gc.get_referrers(item)):
+                return True
+        return False
+
+    @staticmethod
+    def _reached_from(start: Node, knot: object) -> bool:
+        pending, seen = [start], set[Node]()
+        while pending:
+            node: Any = pending.pop()
+            if node.metadata.get("revdeq") is knot:
+                return True
+            seen.add(node)
+            pending.extend(child for child, _ in node.next_functions if child is not None and child not in seen)
+        return False
 
 
 class _Knot:

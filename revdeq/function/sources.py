@@ -110,7 +110,7 @@ class Sources:
         """
         if noted.older is not None and noted.older.holds:
             gc.collect()
-            if noted.older.holds:
+            if noted.older.holds and noted.older.is_held_by_a_tensor():
                 raise GradientError(
                     "function reads a tensor with a graph of its own, made outside, that could not be seen to enter an "
                     "operation (inside a compiled or scripted function, in a later evaluation alone, or returned as it "
@@ -143,7 +143,7 @@ def refuse_escaped(tether: Tether) -> None:
     """
     if tether.holds:
         gc.collect()  # what only a reference cycle holds is nobody's
-    if tether.holds:
+    if tether.holds and tether.is_held_by_a_tensor():
         raise GradientError(
             "function keeps a tensor that it computes and does not return, in a list or an attribute; its gradient "
             "would be lost, because the evaluations of a solve keep no graph. Return it beside z and give "

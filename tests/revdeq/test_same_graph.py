@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from revdeq import (
     GradientError,
@@ -357,3 +358,21 @@ def test_branches_in_threads_and_changes_in_place_within_transforms_work(agree):
 
     agree(parallel, torch.zeros_like(x), x, (x, left, right), max_steps=5, tolerance=1e-14)
     agree(mapped, torch.zeros_like(x), x, (x, left), max_steps=5, tolerance=1e-14)
+
+
+def test_a_counter_of_operations_that_hangs_hooks_on_modules_keeps_nothing(agree):
+    # Its hooks hold the graphs of all evaluations in cycles, which no collector sees: nobody's tensors.
+    cell = nn.Sequential(nn.Linear(4, 4), nn.Tanh()).double()
+    x = torch.linspace(-1.0, 1.0, 8, dtype=torch.float64).reshape(2, 4).requires_grad_()
+
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = cell
+
+        def forward(self, z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return 0.4 * self.cell(z) + x
+
+    with FlopCounterMode(display=False) as counter:
+        agree(Cell(), torch.zeros_like(x), x, (x, *cell.parameters()), max_steps=3, tolerance=1e-14)
+    assert counter.get_total_flops() > 0
