@@ -66,7 +66,7 @@ class Graph(NamedTuple):
         leaves: dict[int, torch.Tensor] = {}
         numbers: dict[Node, int] = {}
         older: list[Node] = []
-        met, prints, acts = set[Hashable](), list[torch.Tensor](), False
+        met, prints, acts, opaque = set[Hashable](), list[torch.Tensor](), False, False
         pending: list[tuple[Any, int]] = [
             (v, -1) if v.grad_fn is None and v.requires_grad else (v.grad_fn, v.output_nr) for v in values
         ]
@@ -89,11 +89,10 @@ class Graph(NamedTuple):
                     older.append(node)
                 kind = _KINDS.get(type(node)) or _kind(type(node))
                 found.append((kind.name, output))
-                acts = acts or kind.custom
-                if kind.holds:
+                acts, opaque = acts or kind.custom, opaque or kind.name in _OPAQUE
+                if kind.held or kind.custom:
                     found.extend(_numbers(node, kind, prints))
                 pending.extend(node.next_functions)
-        opaque = not _OPAQUE.isdisjoint(kind.name for kind in {_KINDS[type(node)] for node in numbers})
         return Graph(leaves, older, met, acts and not opaque, None if opaque else tuple(found), tuple(prints))
 
 
@@ -123,22 +122,19 @@ def sequence_number() -> int:
 
 
 class _Kind(NamedTuple):
-    """What is known of a type of node: name, attributes with numbers and tensors, if it is Python's, if it has any."""
+    """What is known of a type of node: its name, its attributes with numbers or scaling tensors, if it is Python's."""
 
     name: str
-    numbers: tuple[str, ...]
-    tensors: tuple[str, ...]
+    held: tuple[str, ...]
     custom: bool
-    holds: bool
 
 
 def _kind(node: type) -> _Kind:
     saved = [name for name in dir(node) if name.startswith("_saved_") and not name.endswith(("sizes", "strides"))]
-    tensors = tuple(name for name in saved if hasattr(node, f"_raw{name}"))
-    tensors = tensors if node.__name__.startswith(_SCALING) else ()
-    numbers = tuple(name for name in saved if not hasattr(node, f"_raw{name}"))
+    scales = node.__name__.startswith(_SCALING)
+    held = tuple(name for name in saved if scales or not hasattr(node, f"_raw{name}"))  # a raw one is of a tensor
     custom = issubclass(node, torch.autograd.function.FunctionCtx) and not _is_ours(node)
-    _KINDS[node] = found = _Kind(node.__name__, numbers, tensors, custom, bool(numbers or tensors) or custom)
+    _KINDS[node] = found = _Kind(node.__name__, held, custom)
     return found
 
 
@@ -149,9 +145,7 @@ def _is_ours(node: type) -> bool:
 
 def _numbers(node: Node, kind: _Kind, prints: list[torch.Tensor]) -> Iterator[Hashable]:
     """Yield the numbers that a node holds and may scale gradients by, and add fingerprints of such tensors."""
-    for name in kind.numbers:
-        yield from _plain(getattr(node, name), prints)
-    for name in kind.tensors:
+    for name in kind.held:
         yield from _plain(getattr(node, name), prints)
     if kind.custom and kind.name not in _OPAQUE:
         for name, value in vars(node).items():

@@ -27,17 +27,17 @@ class Tether:
             held["revdeq"] = knot
         self._knot = weakref.ref(knot)
 
-    @property
-    def holds(self) -> bool:
-        """Whether it is alive."""
-        return self._knot() is not None
-
-    def is_held_by_a_tensor(self) -> bool:
-        """Return whether a tensor that someone holds holds them, and not only a cycle of hooks in the graph itself.
+    def is_held(self) -> bool:
+        """Return whether a tensor that someone holds holds them, and not only a cycle, of hooks in the graph itself.
 
         Counters of operations hang such hooks on what enters and leaves a module.
         """
+        if self._knot() is None:
+            return False
+        gc.collect()  # what only a reference cycle holds is nobody's
         knot = self._knot()
+        if knot is None:
+            return False
         known = gc.get_objects()
         for item in known:
             # A tensor that nodes alone have saved has no referrer in Python but the list of all objects.

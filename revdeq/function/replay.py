@@ -78,7 +78,7 @@ class Replay:
         return self._f.sources.acts
 
     def active(self) -> AbstractContextManager[None]:
-        """Return a context with the surroundings of the forward pass; generators and buffers end as they were."""
+        """Return a context with the switches of the forward pass; what f updates ends as it was."""
         return self._f.surroundings.replayed()
 
     @property
@@ -120,7 +120,7 @@ class Replay:
         values = (*value, *self._f.extras.now)
         graph = Graph.of(values, self._replaced | ends_of(given, "z"))
         self._reached.update(graph.leaves)
-        if graph.met & set(self._replaced.values()) or self._substitutes.keys() & graph.leaves.keys():
+        if not graph.met.isdisjoint(self._replaced.values()) or self._substitutes.keys() & graph.leaves.keys():
             raise GradientError(
                 "function hands a captured tensor that is not a leaf, or that has hooks, to an operation where it "
                 "cannot be replaced (such as a custom torch.autograd.Function), so its gradient would be lost; "

@@ -64,7 +64,7 @@ class Sources:
         self.captured: Leaves = ()
         self.graphs: dict[int, Seen] = {}
         self.acts = False
-        self._inside = inside
+        self._inside = {id(t): t for t in inside}
         self._names: dict[int, Hashable] = {}
         self._ends: dict[tuple[Node, int], Hashable] = {}
         self._depended_on: set[Hashable] = set()
@@ -76,9 +76,8 @@ class Sources:
 
     def take(self, tensors: Iterable[torch.Tensor]) -> None:
         """List tensors as sources."""
-        inside = {id(t) for t in self._inside}
         for t in tensors:
-            if id(t) in self._names or id(t) in inside:
+            if id(t) in self._names or id(t) in self._inside:
                 continue
             current = Substituted.current(t)
             self.read, self.captured = (*self.read, t), (*self.captured, current)
@@ -108,14 +107,12 @@ class Sources:
         Raises:
             GradientError: the graph held a part from outside that belongs to no tensor that is listed.
         """
-        if noted.older is not None and noted.older.holds:
-            gc.collect()
-            if noted.older.holds and noted.older.is_held_by_a_tensor():
-                raise GradientError(
-                    "function reads a tensor with a graph of its own, made outside, that could not be seen to enter an "
-                    "operation (inside a compiled or scripted function, in a later evaluation alone, or returned as it "
-                    "is), so its gradient would be lost; pass it in args."
-                )
+        if noted.older is not None and noted.older.is_held():
+            raise GradientError(
+                "function reads a tensor with a graph of its own, made outside, that could not be seen to enter an "
+                "operation (inside a compiled or scripted function, in a later evaluation alone, or returned as it "
+                "is), so its gradient would be lost; pass it in args."
+            )
         self.take(t for t in (reference() for reference in noted.unlisted.values()) if t is not None)
         self._depended_on |= {self._names[key] for key in noted.reached & self._names.keys()}
         self.graphs[noted.position] = Seen(signature(noted.form, self._names), noted.prints)
@@ -141,9 +138,7 @@ def refuse_escaped(tether: Tether) -> None:
     Raises:
         GradientError: there is one.
     """
-    if tether.holds:
-        gc.collect()  # what only a reference cycle holds is nobody's
-    if tether.holds and tether.is_held_by_a_tensor():
+    if tether.is_held():
         raise GradientError(
             "function keeps a tensor that it computes and does not return, in a list or an attribute; its gradient "
             "would be lost, because the evaluations of a solve keep no graph. Return it beside z and give "
